@@ -1,0 +1,18 @@
+"""The specification of PyTorch's autograd: a chapter a module, a claim a function."""
+
+# The chapters in reading order: each builds on those before it.
+CHAPTERS = (
+    "graph",
+    "leaves",
+    "backward",
+    "chain_rule",
+    "accumulation",
+    "intermediates",
+    "grad_modes",
+    "parameters",
+    "modules",
+    "article",
+)
+
+VERSION = "0.1"  # of the suite; a ledger carries it
+OLDEST_TORCH = "1.13.1"

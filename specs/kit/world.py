@@ -1,0 +1,88 @@
+"""A world: where a spec runs. For now a device; what it can do is probed, never listed by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from .values import Values
+
+CAPABILITIES: dict[str, Callable[[torch.device], bool]] = {}
+
+
+def _capability(probe: Callable[[torch.device], bool]) -> Callable[[torch.device], bool]:
+    CAPABILITIES[probe.__name__.replace("_", "-")] = probe
+    return probe
+
+
+def _computes(dtype: torch.dtype) -> Callable[[torch.device], bool]:
+    def probe(device: torch.device) -> bool:
+        x = torch.tensor([1, 2, 3], dtype=dtype, device=device)
+        # The arithmetic that chapters rely on, in the forward pass and for gradients.
+        return (x * x + x - 2 * x).sum().item() == 8 and torch.equal(x, x.clone())
+
+    return probe
+
+
+for _dtype in ("float64", "float32", "float16", "bfloat16"):
+    CAPABILITIES[_dtype] = _computes(getattr(torch, _dtype))
+
+
+@_capability
+def in_place(device: torch.device) -> bool:
+    """A tensor can be written in place."""
+    x = torch.zeros(2, device=device)
+    x.fill_(3).add_(1)
+    return x.tolist() == [4, 4]
+
+
+@_capability
+def views(device: torch.device) -> bool:
+    """A view shares its storage with its base: a write to the one shows in the other."""
+    x = torch.zeros(2, 3, device=device)
+    x.t()[1:].fill_(1)
+    return x.tolist() == [[0, 1, 1], [0, 1, 1]]
+
+
+@_capability
+def random(device: torch.device) -> bool:
+    """Tensors can be filled with random numbers."""
+    x = torch.zeros(8, device=device).uniform_(1, 2)
+    return bool((x >= 1).all())
+
+
+class World:
+    """A device, its capabilities, and tensors made there."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._has: dict[str, bool] = {}
+
+    def __repr__(self) -> str:
+        return f"World({str(self.device)!r})"
+
+    def has(self, capability: str) -> bool:
+        """Whether the device has the capability; a probe that raises anything says no."""
+        if capability not in self._has:
+            try:
+                self._has[capability] = CAPABILITIES[capability](self.device)
+            except Exception:
+                self._has[capability] = False
+        return self._has[capability]
+
+    def fitted(self, v: Values) -> Values:
+        """The values in a dtype that the device has: their own, or else float32.
+
+        So every device sees the same examples, also one that lacks float64.
+        """
+        return v if self.has(v.dtype) else dataclasses.replace(v, dtype="float32")
+
+    def constant(self, v: Values) -> torch.Tensor:
+        """A tensor of the values that doesn't require grad."""
+        return self.fitted(v).tensor(self.device)
+
+    def leaf(self, v: Values) -> torch.Tensor:
+        """A leaf of the values that requires grad."""
+        return self.constant(v).requires_grad_()

@@ -1,0 +1,104 @@
+"""The decision on one claim in one world."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis
+from hypothesis.errors import Flaky, Unsatisfiable
+
+from ..kit.claim import Claim
+from ..kit.comparisons import Broken
+from ..kit.examples import watched
+from ..kit.world import World
+from .script import script
+
+VERDICTS = {
+    "holds": "the claim holds",
+    "broken": "a counterexample was found",
+    "vacuous": "too few examples really exercised the claim",
+    "undecided": "the run crashed, hung or contradicted itself",
+    "not applicable": "a capability is missing, or the release is out of the claim's range",
+}
+FAILING = ("broken", "vacuous", "undecided")
+FLOOR = 0.25  # of the examples seen: with fewer that could have failed, the verdict is vacuous
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The verdict on a claim in a world, and how it came about."""
+
+    claim: Claim
+    device: str
+    verdict: str
+    reason: str = ""  # for every verdict but `holds`
+    examples: int = 0
+    exercised: int = 0
+    seconds: float = 0.0
+    expected: str = ""
+    came: str = ""
+    script: str = ""
+    error: BaseException | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The outcome as the ledger keeps it."""
+        record = {
+            "claim": self.claim.id,
+            "device": self.device,
+            "sentence": self.claim.sentence,
+            "standing": self.claim.standing,
+            "verdict": self.verdict,
+            "examples": self.examples,
+            "exercised": self.exercised,
+            "seconds": round(self.seconds, 4),
+        }
+        for name in ("reason", "expected", "came", "script"):
+            if text := getattr(self, name):
+                record[name] = text
+        return record
+
+
+def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
+    """Run the claim's spec in the world, with the examples of the profile that is loaded.
+
+    The same `example_seed` gives the same examples, in every world.
+    """
+    device = str(world.device)
+    if reason := claim.why_not_applicable(world):
+        return Outcome(claim, device, "not applicable", reason)
+    error: Exception | None = None
+    spec = hypothesis.seed(claim.seed + example_seed)(claim.spec) if claim.generated else claim.spec
+    start = time.perf_counter()
+    with watched() as examples, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a spec that is about a warning asks for it by itself
+        try:
+            spec(world=world)
+        except Exception as caught:
+            error = caught
+    facts = {
+        "examples": examples.seen,
+        "exercised": examples.exercised,
+        "seconds": time.perf_counter() - start,
+        "error": error,
+    }
+    if isinstance(error, Flaky):
+        reason = "the same example gave different results when it was run again"
+        return Outcome(claim, device, "undecided", reason, **facts)
+    if isinstance(error, Unsatisfiable):
+        return Outcome(claim, device, "vacuous", "no example met the spec's assumptions", **facts)
+    if error is not None:
+        if isinstance(error, Broken):
+            reason, expected, came = error.why, error.expected, error.came
+        else:
+            first_line = str(error).partition("\n")[0]
+            reason, expected = "the spec was stopped by an error", "no error"
+            came = f"{type(error).__name__}: {first_line}"
+        text = script(claim, world, examples.last)
+        return Outcome(claim, device, "broken", reason, expected=expected, came=came, script=text, **facts)
+    if examples.exercised < max(1, FLOOR * examples.seen):
+        reason = f"only {examples.exercised} of {examples.seen} examples could have failed"
+        return Outcome(claim, device, "vacuous", reason, **facts)
+    return Outcome(claim, device, "holds", **facts)

@@ -1,0 +1,234 @@
+"""The pytest plugin: options, worlds, and the way from a claim's outcome to terminal and ledger.
+
+Nothing here imports PyTorch before `pytest_configure` has made sure that it is there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import OLDEST_TORCH
+from . import terminal
+from .devices import Devices
+
+DEVICES = pytest.StashKey[Devices]()
+OUTCOME = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("autograd conformance")
+    group.addoption(
+        "--device",
+        action="append",
+        default=[],
+        help="run on this device (cpu, cuda, cuda:1, ...); may be given several times. Default: every kind present.",
+    )
+    group.addoption(
+        "--require-device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="run on this device too, and stop with an error if it is absent.",
+    )
+    group.addoption(
+        "--import",
+        action="append",
+        default=[],
+        dest="imports",
+        metavar="MODULE",
+        help="import this module first, as for the backend of an out-of-tree device.",
+    )
+    group.addoption("--ledger", metavar="PATH", help="write verdicts and environment to this JSON file.")
+    group.addoption(
+        "--profile",
+        default="gate",
+        choices=("quick", "gate", "nightly"),
+        help="how many examples decide a claim: 25, 100 or 2000. Default: %(default)s.",
+    )
+    group.addoption(
+        "--example-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw other examples than the usual ones (which are those of 0), as a nightly run may.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    _require_packages()
+    import torch
+
+    from . import devices, ledger, profiles
+
+    for name in config.getoption("imports"):
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise pytest.UsageError(f"--import {name}: {type(error).__name__}: {error}") from None
+    torch.set_num_threads(1)  # tensors are tiny; one worker, one core
+    path = config.getoption("--ledger")
+    try:
+        config.stash[DEVICES] = devices.find(config.getoption("--device"), config.getoption("--require-device"))
+        if path:
+            ledger.check_writable(Path(path))
+    except (devices.DeviceError, ledger.LedgerError) as error:
+        raise pytest.UsageError(str(error)) from None
+    profiles.load(config.getoption("--profile"))
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sends its reports
+        verdicts = Verdicts(config, config.stash[DEVICES], Path(path) if path else None)
+        config.pluginmanager.register(verdicts, "autograd-conformance-verdicts")
+
+
+def _require_packages() -> None:
+    """Stop with one sentence if PyTorch or Hypothesis can't be used."""
+    for package, install in (("torch", "torch"), ("hypothesis", "hypothesis")):
+        if importlib.util.find_spec(package) is None:
+            raise pytest.UsageError(
+                f"{sys.executable} has no {package}: install it there (pip install {install}), "
+                "or run the environments of tox.ini, which bring their own"
+            )
+        try:
+            importlib.import_module(package)
+        except Exception as error:
+            raise pytest.UsageError(f"{package} can't be imported: {type(error).__name__}: {error}") from None
+    import torch
+    from packaging.version import Version
+
+    if Version(torch.__version__) < Version(OLDEST_TORCH):
+        raise pytest.UsageError(f"torch {torch.__version__} is too old: the claims begin with {OLDEST_TORCH}")
+
+
+class Chapter(pytest.Module):
+    """A module of claims; one that can't stand is reported by its sentence, without a traceback."""
+
+    def repr_failure(self, excinfo, *args, **kwargs):
+        from ..documents import DocumentError
+        from ..kit.claim import ClaimError
+
+        if isinstance(excinfo.value, (ClaimError, DocumentError)):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo, *args, **kwargs)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    if module_path.parent == Path(__file__).parents[1]:
+        return Chapter.from_parent(parent, path=module_path)
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "world" in metafunc.fixturenames:
+        present = metafunc.config.stash[DEVICES].present
+        metafunc.parametrize("world", list(present), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def world(request: pytest.FixtureRequest):
+    """The world that a spec runs in: one for each device of the run."""
+    import torch
+
+    from ..kit.world import World
+
+    return World(torch.device(request.param))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    claim = getattr(pyfuncitem.obj, "claim", None)
+    if claim is None:
+        return None
+    from .decide import FAILING, decide
+
+    example_seed = pyfuncitem.config.getoption("--example-seed")
+    outcome = decide(claim, pyfuncitem.funcargs["world"], example_seed)
+    pyfuncitem.stash[OUTCOME] = outcome
+    if outcome.verdict == "not applicable":
+        pytest.skip(outcome.reason)
+    if outcome.verdict in FAILING:
+        if claim.standing == "observed":
+            pytest.xfail(f"observed, not promised: {outcome.reason}")
+        raise NotHeld(outcome.verdict)
+    return True
+
+
+class NotHeld(Exception):
+    """A claim that doesn't hold; all there is to say is in its outcome."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    report = yield
+    if call.when == "call" and (outcome := item.stash.get(OUTCOME, None)):
+        report.record = outcome.record()  # JSON, so that a worker can send it
+        if call.excinfo and call.excinfo.errisinstance(NotHeld):
+            report.longrepr = "\n".join(terminal.describe(report.record))
+    return report
+
+
+class Verdicts:
+    """The verdicts of the run, as reports come in from this process or from workers."""
+
+    def __init__(self, config: pytest.Config, devices: Devices, path: Path | None):
+        self.config, self.devices, self.path = config, devices, path
+        self.records: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def pytest_report_teststatus(self, report: pytest.TestReport):
+        # Under their own words claims stay out of pytest's list of tracebacks; the summary tells them better.
+        record = getattr(report, "record", None)
+        return (record["verdict"], "F", record["verdict"].upper()) if record and report.failed else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        record = getattr(report, "record", None)
+        if record is None and report.failed:
+            record = self._undecided(report)
+        if record:
+            self.records[record["claim"], record["device"]] = record
+
+    def _undecided(self, report: pytest.TestReport) -> dict[str, Any] | None:
+        """The record of a claim whose process died, or whose world could not be made."""
+        path, _, rest = report.nodeid.partition("::spec_")
+        if not rest:
+            return None
+        name, _, device = rest.rstrip("]").partition("[")
+        return {
+            "claim": f"{Path(path).stem}/{name}",
+            "device": device,
+            "sentence": "",
+            "standing": "promised",
+            "verdict": "undecided",
+            "reason": report.longreprtext.strip().rpartition("\n")[2],
+            "examples": 0,
+            "exercised": 0,
+            "seconds": 0.0,
+        }
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.records:
+            terminal.summary(terminalreporter, list(self.records.values()), self.devices)
+            if self.path:
+                terminalreporter.write_line(f"ledger: {self.path}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if not self.path:
+            return
+        from . import ledger
+
+        devices = {device: {"name": name} for device, name in self.devices.present.items()}
+        devices |= {device: {"not_run": reason} for device, reason in self.devices.absent.items()}
+        ledger.write(
+            self.path,
+            ledger.ledger(
+                profile=self.config.getoption("--profile"),
+                example_seed=self.config.getoption("--example-seed"),
+                complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED),
+                devices=devices,
+                records=list(self.records.values()),
+            ),
+        )

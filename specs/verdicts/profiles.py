@@ -1,0 +1,42 @@
+"""How many examples a claim is decided on: the profiles, and the rules that make runs repeatable."""
+
+from __future__ import annotations
+
+import hypothesis
+from hypothesis import HealthCheck, Phase, Verbosity
+
+EXAMPLES = {"quick": 25, "gate": 100, "nightly": 2000}
+DEFAULT = "gate"
+
+
+def load(profile: str, *, shrink: bool = True) -> None:
+    """Make `profile` the settings of every spec decided from now on."""
+    _forget_local_constants()
+    phases = [Phase.explicit, Phase.generate] + ([Phase.shrink] if shrink else [])
+    hypothesis.settings.register_profile(
+        f"autograd-{profile}",
+        max_examples=EXAMPLES[profile],
+        phases=phases,
+        # A first call on a GPU takes seconds; slowness is never a verdict.
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        # Past failures of one machine must not decide what another one sees.
+        database=None,
+        report_multiple_bugs=False,
+        print_blob=False,
+        verbosity=Verbosity.quiet,
+    )
+    hypothesis.settings.load_profile(f"autograd-{profile}")
+
+
+def _forget_local_constants() -> None:
+    """Keep the examples of a claim from depending on which other modules are imported.
+
+    Hypothesis mixes the constants that stand in a project's modules into what it generates, so one
+    chapter run alone, a worker, or an installed copy would see other examples than the whole suite.
+    """
+    from hypothesis.internal.conjecture import providers
+
+    if hasattr(providers, "_get_local_constants"):
+        nothing = providers.Constants()
+        providers._get_local_constants = lambda: nothing

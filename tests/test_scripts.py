@@ -1,0 +1,53 @@
+"""A counterexample's script runs by itself: plain PyTorch, nothing of this suite."""
+
+import warnings
+
+import pytest
+import torch
+
+from specs.kit.claim import CLAIMS
+from specs.kit.examples import watched
+from specs.kit.world import World
+from specs.verdicts import profiles
+from specs.verdicts.script import script
+
+from . import all_claims
+from .faults import FAULTS
+
+all_claims()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_examples():
+    profiles.load("quick", shrink=False)
+    yield
+    profiles.load("gate")
+
+
+def run(text: str) -> None:
+    assert "specs" not in text, text
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(text, "script", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_the_script_of_an_example_that_holds_runs_to_its_end(claim):
+    claim, world = CLAIMS[claim], World(torch.device("cpu"))
+    if claim.why_not_applicable(world):
+        pytest.skip(claim.why_not_applicable(world))
+    with watched() as examples, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        claim.spec(world=world)
+    run(script(claim, world, examples.last))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_script_of_a_counterexample_fails_by_assertion_under_the_fault(fault):
+    from specs.verdicts.decide import decide
+
+    with FAULTS[fault].installed():
+        outcome = decide(CLAIMS[FAULTS[fault].breaks[0]], World(torch.device("cpu")))
+        with pytest.raises(AssertionError):
+            run(outcome.script)
