@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -74,12 +74,12 @@ CLAIMS: dict[str, Claim] = {}  # filled as chapters are imported, in reading ord
 
 def claim(
     *,
-    cites: Iterable[str] = (),
+    cites: Collection[str] = (),
     observed: bool = False,
     since: str | None = None,
     until: str | None = None,
-    needs: Iterable[str] = (),
-    formerly: Iterable[str] = (),
+    needs: Collection[str] = (),
+    formerly: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the function `spec_NAME` below, with its docstring, the claim `CHAPTER/NAME`.
 
@@ -107,6 +107,8 @@ def claim(
         for word in ("should", "test that", "tests that"):
             if word in sentence.lower():
                 raise ClaimError(f"{identity}: a claim says what is so; it has {word!r} in it")
+        if not cites and not observed:
+            raise ClaimError(f"{identity}: a promised claim cites the statement that promises it")
         for statement in cites:
             if statement not in statements():
                 raise ClaimError(f"{identity}: it cites {statement!r}, which no document has")

@@ -1,4 +1,6 @@
-"""Random graphs of operations, as data: PyTorch builds one in a world, the reference model predicts its gradients.
+"""Random graphs of operations, as data.
+
+PyTorch builds a graph in a world; the reference model predicts its gradients.
 
 A graph is written down as the statements of a straight-line program. A later statement uses any
 earlier tensors, the same one twice included, so subexpressions are shared, paths split and join
@@ -61,6 +63,8 @@ def _join(a: Array, b: Array) -> Array | None:
     return Array((a.shape[0] + b.shape[0], *a.shape[1:]), a.scalars + b.scalars)
 
 
+_PLUS_ONE = Operation("{0} + 1", lambda a: a.map(lambda s: s + Scalar(1)))
+_SUM = Operation("{0}.sum()", lambda a: Array((), (total(a.scalars),)))
 OPERATIONS = (
     Operation("{0} + {1}", elementwise(lambda x, y: x + y)),
     Operation("{0} * {1}", elementwise(lambda x, y: x * y)),
@@ -69,9 +73,9 @@ OPERATIONS = (
     Operation("torch.cat([{0}, {1}])", _join),
     Operation("torch.where({0} > {1}, {0}, {1})", elementwise(lambda x, y: x if x.number > y.number else y)),
     Operation("{0} * 3", lambda a: a.map(lambda s: s.times(3))),
-    Operation("{0} + 1", lambda a: a.map(lambda s: s + Scalar(1))),
+    _PLUS_ONE,
     Operation("-{0}", lambda a: a.map(lambda s: s.times(-1))),
-    Operation("{0}.sum()", lambda a: Array((), (total(a.scalars),))),
+    _SUM,
     Operation("{0}.sum(0)", lambda a: sum_over(a, 0) if a.shape else None),
     Operation("{0}.sum(-1)", lambda a: sum_over(a, len(a.shape) - 1) if a.shape else None),
     Operation("{0}.relu()", lambda a: a.map(_positive_part)),
@@ -219,9 +223,9 @@ def _graph(scalar: bool, leaves: list[Values], constants: list[Values], choices:
         add(operation, *operands)
     recorded = _depends(statements, set(leaf_values))
     if not statements or statements[-1].name not in recorded:
-        add(OPERATIONS[7], next(iter(leaf_values)))  # the root has to require grad
+        add(_PLUS_ONE, next(iter(leaf_values)))  # the root has to require grad
     if scalar and arrays[statements[-1].name].shape:
-        add(OPERATIONS[9], statements[-1].name)
+        add(_SUM, statements[-1].name)
     return _predicted(leaf_values, constant_values, statements, arrays, content)
 
 
