@@ -31,7 +31,8 @@ def show(value: Any) -> str:
         extra = "" if value.device.type == "cpu" else f", device='{value.device}'"
         if value.numel() == 0:
             extra += f", size={tuple(value.shape)}"
-        return f"tensor({value.tolist()}, dtype={value.dtype}{extra})"
+        numbers = value.tolist() if value.device.type != "meta" else "..."
+        return f"tensor({numbers}, dtype={value.dtype}{extra})"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(show, value))}]"
     return repr(value)

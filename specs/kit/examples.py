@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 
 @dataclass
 class Examples:
@@ -51,9 +49,7 @@ def counted(body: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(body)
     def run(world, **drawn):
-        # A spec that failed half-way, or a fault, may have left a mode behind.
-        torch.set_grad_enabled(True)
-        torch.manual_seed(0)
+        world.fresh()
         if not _running:
             return body(world, **drawn)
         examples = _running[-1]

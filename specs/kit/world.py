@@ -72,6 +72,13 @@ class World:
                 self._has[capability] = False
         return self._has[capability]
 
+    def fresh(self) -> None:
+        """Undo what an earlier example may have left behind: grad mode and random state."""
+        torch.set_grad_enabled(True)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed costs as much as a whole example
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index or 0].manual_seed(0)
+
     def fitted(self, v: Values) -> Values:
         """The values in a dtype that the device has: their own, or else float32.
 
