@@ -7,6 +7,7 @@ import sys
 
 
 def main() -> int:
+    """Run the command that the arguments name; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m specs", description="Commands of the conformance suite.")
     commands = parser.add_subparsers(dest="command", required=True)
     pages_command = commands.add_parser("pages", help="write the pages that are made of specs, documents, ledgers")

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import jsonschema
@@ -286,7 +285,10 @@ def test_a_missing_cuda_is_an_error_where_it_is_asked_for(checkout, options):
     [
         ('@claim(cites=CITED)\ndef spec_x(world):\n    "No full stop"', "sample/x: a claim needs a sentence"),
         ('@claim(cites=["article/nothing"])\ndef spec_x(world):\n    "It is so."', "which no document has"),
-        ('@claim(cites=CITED)\ndef spec_x(world):\n    "It is so."\n' * 2, "sample/x: the id 'sample/x' exists already"),
+        (
+            '@claim(cites=CITED)\ndef spec_x(world):\n    "It is so."\n' * 2,
+            "sample/x: the id 'sample/x' exists already",
+        ),
     ],
 )
 def test_a_claim_that_cannot_stand_is_told_at_collection(checkout, claims, telling):

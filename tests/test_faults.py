@@ -36,6 +36,8 @@ def test_faults_name_claims_that_exist():
 
 @pytest.mark.parametrize(("claim", "fault"), PAIRS, ids=[f"{c}-{f}" for c, f in PAIRS])
 def test_a_fault_breaks_its_claim(claim, fault):
+    if reason := CLAIMS[claim].why_not_applicable(World(torch.device("cpu"))):
+        pytest.skip(reason)  # a claim about older releases can be broken there only
     with FAULTS[fault].installed():
         outcome = decide(CLAIMS[claim], World(torch.device("cpu")))
     assert outcome.verdict == "broken", f"{claim} is {outcome.verdict} although {FAULTS[fault].says}"

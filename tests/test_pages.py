@@ -64,8 +64,7 @@ def test_the_ledger_of_the_pinned_release_has_every_claim():
             "must say why",
         ),
         (
-            'title = "t"\nabout = "a"\n'
-            + '[[statement]]\nkey = "k"\nsays = "s"\nwhere = "w"\nfinding = "holds"\n' * 2,
+            'title = "t"\nabout = "a"\n' + '[[statement]]\nkey = "k"\nsays = "s"\nwhere = "w"\nfinding = "holds"\n' * 2,
             "the key is taken",
         ),
     ],

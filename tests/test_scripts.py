@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from specs.kit.claim import CLAIMS
-from specs.kit.examples import watched
 from specs.kit.world import World
 from specs.verdicts import profiles
+from specs.verdicts.decide import decide
 from specs.verdicts.script import script
 
 from . import all_claims
@@ -18,8 +18,8 @@ all_claims()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def few_examples():
-    profiles.load("quick", shrink=False)
+def no_shrinking():
+    profiles.load("gate", shrink=False)
     yield
     profiles.load("gate")
 
@@ -37,16 +37,11 @@ def test_the_script_of_an_example_that_holds_runs_to_its_end(claim):
     claim, world = CLAIMS[claim], World(torch.device("cpu"))
     if claim.why_not_applicable(world):
         pytest.skip(claim.why_not_applicable(world))
-    with watched() as examples, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        claim.spec(world=world)
-    run(script(claim, world, examples.last))
+    run(script(claim, world, decide(claim, world).example))
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_script_of_a_counterexample_fails_by_assertion_under_the_fault(fault):
-    from specs.verdicts.decide import decide
-
     with FAULTS[fault].installed():
         outcome = decide(CLAIMS[FAULTS[fault].breaks[0]], World(torch.device("cpu")))
         with pytest.raises(AssertionError):

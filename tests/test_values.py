@@ -17,7 +17,11 @@ def examples(strategy, count=100):
 
     @seed(1)
     @settings(
-        max_examples=count, database=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), deadline=None
+        max_examples=count,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        deadline=None,
     )
     @given(strategy)
     def collect(example):

@@ -36,6 +36,7 @@ class Statement:
 
     @property
     def id(self) -> str:
+        """The name that claims cite it by."""
         return f"{self.document}/{self.key}"
 
 

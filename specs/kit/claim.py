@@ -36,6 +36,7 @@ class Claim:
 
     @property
     def chapter(self) -> str:
+        """The module in which the claim stands."""
         return self.id.partition("/")[0]
 
     @property

@@ -60,7 +60,9 @@ class Values:
     def tensor(self, device: torch.device | str) -> torch.Tensor:
         """The tensor on `device`; it doesn't require grad."""
         shape, numbers, view = self._memory()
-        made = torch.tensor(numbers, dtype=getattr(torch, self.dtype), device=device).reshape(shape)
+        made = torch.tensor(_rows(shape, numbers), dtype=getattr(torch, self.dtype), device=device)
+        if made.shape != shape:  # as code() does, and nowhere else: what reshape makes is a view
+            made = made.reshape(shape)
         return view(made) if view else made
 
     def code(self, device: str = "") -> str:
@@ -70,15 +72,15 @@ class Values:
         made = f"torch.tensor({_nested(shape, numbers)}, dtype=torch.{self.dtype}{where})"
         if 0 in shape and len(shape) > 1:  # a nested list can't tell (2, 0) from (2, 0, 3)
             made += f".reshape({shape})"
-        return made + self._VIEW_CODE[self.layout](self)
-
-    _VIEW_CODE = {
-        "contiguous": lambda self: "",
-        "offset": lambda self: "[1:]",
-        "strided": lambda self: "[..., ::2]",
-        "transposed": lambda self: f".permute({', '.join(map(str, reversed(range(len(self.shape)))))})",
-        "expanded": lambda self: f".expand({', '.join(map(str, self.shape))})",
-    }
+        dimensions = range(len(self.shape))
+        views = {
+            "contiguous": "",
+            "offset": "[1:]",
+            "strided": "[..., ::2]",
+            "transposed": f".permute({', '.join(map(str, reversed(dimensions)))})",
+            "expanded": f".expand({', '.join(map(str, self.shape))})",
+        }
+        return made + views[self.layout]
 
     def _memory(self):
         """What lies in memory (shape and numbers), and the view of it that has our shape and numbers."""
@@ -104,6 +106,16 @@ def _permuted(shape: Sequence[int], numbers: Sequence[int]) -> tuple[int, ...]:
     return tuple(numbers[sum(i * s for i, s in zip(reversed(index), strides, strict=True))] for index in indexes)
 
 
+def _rows(shape: Sequence[int], numbers: Sequence[int]) -> int | list:
+    """The numbers as nested lists."""
+    if not shape:
+        return numbers[0]
+    if len(shape) == 1:
+        return list(numbers)
+    step = math.prod(shape[1:])
+    return [_rows(shape[1:], numbers[i * step : (i + 1) * step]) for i in range(shape[0])]
+
+
 def _nested(shape: Sequence[int], numbers: Sequence[int]) -> str:
     """The numbers as a nested list, the way torch.tensor reads it."""
     if not shape:
@@ -125,7 +137,23 @@ def _layouts(shape: tuple[int, ...], layouts: Iterable[str]) -> list[str]:
     return [layout for layout in layouts if possible[layout]]
 
 
-def _filled(form: tuple[tuple[int, ...], str, str], content: bytes) -> Values:
+def forms(
+    shapes: Iterable[tuple[int, ...]], layouts: Sequence[str], dtypes: Iterable[str]
+) -> list[tuple[tuple[int, ...], str, str]]:
+    """Every form that values can have: a shape, a layout that makes sense for it, and a dtype.
+
+    Each shape stands there as often as the others, also one that can lie in memory in a single way.
+    """
+    return [
+        (shape, _pick(_layouts(shape, layouts), i), dtype)
+        for i in range(len(LAYOUTS))
+        for dtype in dtypes
+        for shape in shapes
+    ]
+
+
+def filled(form: tuple[tuple[int, ...], str, str], content: bytes) -> Values:
+    """The values of a form (shape, layout, dtype), each number chosen by one byte of the content."""
     shape, layout, dtype = form
     numbers = [_NUMBERS[byte % len(_NUMBERS)] for byte in content[: math.prod(shape)]]
     if layout == "expanded":  # all rows are the first one
@@ -142,10 +170,10 @@ def values(
     dtypes: tuple[str, ...] = DTYPES,
 ) -> st.SearchStrategy[Values]:
     """Values of any of the shapes, layouts and dtypes, with numbers from -4 to 4."""
-    forms = [(s, layout, d) for d in dtypes for s in shapes for layout in _layouts(s, layouts)]
+    possible = forms(shapes, layouts, dtypes)
     # Two draws for a whole tensor: each draw costs more than the arithmetic of a spec.
     size = max(math.prod(shape) for shape in shapes)
-    return st.builds(_filled, st.sampled_from(forms), st.binary(min_size=size, max_size=size))
+    return st.builds(filled, st.sampled_from(possible), st.binary(min_size=size, max_size=size))
 
 
 WRITABLE = tuple(layout for layout in LAYOUTS if layout != "expanded")  # no element stands for two
@@ -161,7 +189,7 @@ def values_that_broadcast(count: int = 2, *, dtypes: tuple[str, ...] = DTYPES) -
     content = st.tuples(*[st.binary(min_size=size, max_size=size)] * count)
     return st.builds(
         lambda form, contents, layouts: tuple(
-            _filled((shape, _pick(_layouts(shape, LAYOUTS), layout), form[1]), content)
+            filled((shape, _pick(_layouts(shape, LAYOUTS), layout), form[1]), content)
             for shape, content, layout in zip(form[0], contents, layouts, strict=True)
         ),
         st.sampled_from(forms),

@@ -7,6 +7,7 @@ operation that could be wrong here in the same way as in PyTorch.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -73,6 +74,7 @@ class Array:
 
     @property
     def numbers(self) -> tuple[int, ...]:
+        """The numbers without what they came from."""
         return tuple(scalar.number for scalar in self.scalars)
 
     def __getitem__(self, index: Sequence[int]) -> Scalar:
@@ -86,6 +88,7 @@ class Array:
         return Array(shape, tuple(self[where(*index)] for index in indexes(shape)))
 
     def map(self, function: Callable[[Scalar], Scalar]) -> Array:
+        """The array of what `function` makes of each element."""
         return Array(self.shape, tuple(map(function, self.scalars)))
 
     def broadcast_to(self, shape: tuple[int, ...]) -> Array:
@@ -114,6 +117,11 @@ def total(scalars: Sequence[Scalar]) -> Scalar:
     return Scalar(sum(s.number for s in scalars), tuple((s, 1) for s in scalars))
 
 
+def product(scalars: Sequence[Scalar]) -> Scalar:
+    """The product of any number of scalars."""
+    return functools.reduce(Scalar.__mul__, scalars, Scalar(1))
+
+
 def elementwise(function: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Array, Array], Array | None]:
     """The operation on two arrays that applies `function` to the elements that broadcasting pairs."""
 
@@ -128,26 +136,46 @@ def elementwise(function: Callable[[Scalar, Scalar], Scalar]) -> Callable[[Array
 
 
 def matmul(a: Array, b: Array) -> Array | None:
-    """The product of two matrices, or None for other shapes."""
-    if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[1] != b.shape[0]:
+    """The product of two matrices, or of batches of them; a vector stands for a row on the left, for a
+    column on the right. None for other shapes."""
+    if not a.shape or not b.shape:
         return None
-    rows, inner, columns = *a.shape, b.shape[1]
-    products = (total([a[i, k] * b[k, j] for k in range(inner)]) for i, j in indexes((rows, columns)))
-    return Array((rows, columns), tuple(products))
+    left = a if len(a.shape) > 1 else Array((1, *a.shape), a.scalars)
+    right = b if len(b.shape) > 1 else Array((*b.shape, 1), b.scalars)
+    batch = broadcast_shape(left.shape[:-2], right.shape[:-2])
+    rows, inner, columns = *left.shape[-2:], right.shape[-1]
+    if batch is None or right.shape[-2] != inner:
+        return None
+    if batch:
+        left, right = left.broadcast_to((*batch, rows, inner)), right.broadcast_to((*batch, inner, columns))
+    products = (
+        total([left[*n, i, k] * right[*n, k, j] for k in range(inner)])
+        for n in indexes(batch)
+        for i, j in indexes((rows, columns))
+    )
+    kept = ([rows] if len(a.shape) > 1 else []) + ([columns] if len(b.shape) > 1 else [])
+    return Array((*batch, *kept), tuple(products))
 
 
 def sum_over(a: Array, dim: int) -> Array:
     """The sum over one dimension."""
     shape = a.shape[:dim] + a.shape[dim + 1 :]
     size = a.shape[dim]
-    return Array(
-        shape, tuple(total([a[(*i[:dim], k, *i[dim:])] for k in range(size)]) for i in indexes(shape))
-    )
+    return Array(shape, tuple(total([a[(*i[:dim], k, *i[dim:])] for k in range(size)]) for i in indexes(shape)))
 
 
 def running_sum(a: Array) -> Array:
     """The sums of all that lies before and at an element along the first dimension."""
     return Array(a.shape, tuple(total([a[(k, *i[1:])] for k in range(i[0] + 1)]) for i in indexes(a.shape)))
+
+
+def over_first(a: Array, function: Callable[[list[Scalar]], Scalar | list[Scalar]]) -> Array:
+    """What `function` makes of each column along the first dimension: one scalar, or a new column."""
+    width = size_of(a.shape[1:])
+    made = [function(list(a.scalars[i::width])) for i in range(width)]
+    if any(isinstance(column, Scalar) for column in made):
+        return Array(a.shape[1:], tuple(made))
+    return Array(a.shape, tuple(itertools.chain.from_iterable(zip(*made, strict=True))))
 
 
 def size_of(shape: Sequence[int]) -> int:

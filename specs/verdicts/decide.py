@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis
@@ -41,7 +41,8 @@ class Outcome:
     expected: str = ""
     came: str = ""
     script: str = ""
-    error: BaseException | None = None
+    example: dict[str, Any] = field(default_factory=dict)  # what was drawn last: of a broken claim the counterexample
+    error: Exception | None = None
 
     def record(self) -> dict[str, Any]:
         """The outcome as the ledger keeps it."""
@@ -70,18 +71,22 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
     if reason := claim.why_not_applicable(world):
         return Outcome(claim, device, "not applicable", reason)
     error: Exception | None = None
-    spec = hypothesis.seed(claim.seed + example_seed)(claim.spec) if claim.generated else claim.spec
+    if claim.generated:
+        hypothesis.seed(claim.seed + example_seed)(claim.spec)
+        # @given took the settings of the profile that was loaded when the chapter was imported.
+        claim.spec._hypothesis_internal_use_settings = hypothesis.settings.default
     start = time.perf_counter()
     with watched() as examples, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a spec that is about a warning asks for it by itself
         try:
-            spec(world=world)
+            claim.spec(world=world)
         except Exception as caught:
             error = caught
     facts = {
         "examples": examples.seen,
         "exercised": examples.exercised,
         "seconds": time.perf_counter() - start,
+        "example": examples.last,
         "error": error,
     }
     if isinstance(error, Flaky):

@@ -7,14 +7,15 @@ import torch
 
 
 def same(got, expected, why):
-    if isinstance(got, (list, tuple)) and isinstance(expected, (list, tuple)) and len(got) == len(expected):
-        for one, other in zip(got, expected):
+    if isinstance(expected, (list, tuple)):
+        assert len(got) == len(expected), f"{why}: expected {expected}, came {got}"
+        for one, other in zip(got, expected, strict=True):
             same(one, other, why)
         return
     if isinstance(got, torch.Tensor) and isinstance(expected, torch.Tensor):
         equal = (got.dtype, got.device) == (expected.dtype, expected.device) and torch.equal(got, expected)
     else:
-        equal = got is expected or type(got) is type(expected) and got == expected
+        equal = type(got) is type(expected) and got == expected
     assert equal, f"{why}: expected {expected}, came {got}"
 
 

@@ -72,12 +72,12 @@ def reading(name: str, spoil: Callable[[torch.Tensor, Any], Any]) -> Iterator[No
 def wrong_kernel(
     operator: str,
     gradient: Callable[..., tuple],
-    forward: Callable[..., Any] = lambda true, *args: true(*args),
+    forward: Callable[..., Any] = lambda true, *args, **options: true(*args, **options),
 ) -> Iterator[None]:
     """Replace what autograd does for `operator`, such as mul.Tensor, on the CPU.
 
-    forward(true, *args) gives the result, where `true` is the operator without autograd;
-    gradient(cotangent, *args) gives the cotangents of the first arguments; those of arguments that
+    forward(true, *args, **options) gives the result, where `true` is the operator without autograd;
+    gradient(cotangent, *args, **options) gives the cotangents of the first arguments; those of arguments that
     are no tensors are left out, and one of a broadcast argument is summed to its shape.
     """
     name, _, overload = operator.partition(".")
@@ -85,20 +85,20 @@ def wrong_kernel(
 
     class Wrong(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, *args):
-            ctx.args = args
+        def forward(ctx, options, *args):
+            ctx.options, ctx.args = options, args
             with torch._C._AutoDispatchBelowAutograd():
-                return forward(true, *args)
+                return forward(true, *args, **options)
 
         @staticmethod
         def backward(ctx, cotangent):
-            given = itertools.zip_longest(ctx.args, gradient(cotangent, *ctx.args))
-            return tuple(
+            given = itertools.zip_longest(ctx.args, gradient(cotangent, *ctx.args, **ctx.options))
+            return None, *(
                 g.sum_to_size(a.shape) if isinstance(a, torch.Tensor) and g is not None else None for a, g in given
             )
 
     library = torch.library.Library("aten", "IMPL")
-    library.impl(operator, lambda *args: Wrong.apply(*args), "AutogradCPU")
+    library.impl(operator, lambda *args, **options: Wrong.apply(options, *args), "AutogradCPU")
     try:
         yield
     finally:
