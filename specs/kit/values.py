@@ -142,13 +142,15 @@ def forms(
 ) -> list[tuple[tuple[int, ...], str, str]]:
     """Every form that values can have: a shape, a layout that makes sense for it, and a dtype.
 
-    Each shape stands there as often as the others, also one that can lie in memory in a single way.
+    Each shape stands there as often as the others, also one that can lie in memory in a single way;
+    0-dim, where implementations take short cuts, stands there three times as often.
     """
+    weighted = [shape for shape in shapes for _ in range(1 if shape else 3)]
     return [
         (shape, _pick(_layouts(shape, layouts), i), dtype)
         for i in range(len(LAYOUTS))
         for dtype in dtypes
-        for shape in shapes
+        for shape in weighted
     ]
 
 

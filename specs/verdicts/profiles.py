@@ -6,7 +6,6 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, Verbosity
 
 EXAMPLES = {"quick": 25, "gate": 100, "nightly": 2000}
-DEFAULT = "gate"
 
 
 def load(profile: str, *, shrink: bool = True) -> None:

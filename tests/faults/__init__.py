@@ -86,13 +86,17 @@ def wrong_kernel(
     class Wrong(torch.autograd.Function):
         @staticmethod
         def forward(ctx, options, *args):
-            ctx.options, ctx.args = options, args
+            # Saved as the true kernel saves them: they are freed, checked and not kept alive by anything else.
+            ctx.save_for_backward(*(a if isinstance(a, torch.Tensor) else None for a in args))
+            ctx.options, ctx.others = options, [None if isinstance(a, torch.Tensor) else a for a in args]
             with torch._C._AutoDispatchBelowAutograd():
                 return forward(true, *args, **options)
 
         @staticmethod
         def backward(ctx, cotangent):
-            given = itertools.zip_longest(ctx.args, gradient(cotangent, *ctx.args, **ctx.options))
+            pairs = zip(ctx.saved_tensors, ctx.others, strict=True)
+            args = [other if saved is None else saved for saved, other in pairs]
+            given = itertools.zip_longest(args, gradient(cotangent, *args, **ctx.options))
             return None, *(
                 g.sum_to_size(a.shape) if isinstance(a, torch.Tensor) and g is not None else None for a, g in given
             )
