@@ -56,8 +56,15 @@ FUNCTIONS = {
 }
 
 
-@claim(cites=["article/composite-derivative-is-product", "torch_autograd/backward-gives-vector-jacobian-products"])
-@given(v=values(), path=st.lists(st.sampled_from(list(FUNCTIONS)), min_size=1, max_size=4), weights=st.integers(1, 3))
+@claim(
+    cites=["article/composite-derivative-is-product", "torch_autograd/backward-gives-vector-jacobian-products"],
+    needs=["float64"],  # squares of squares are not exact in float32
+)
+@given(
+    v=values(dtypes=("float64",)),
+    path=st.lists(st.sampled_from(list(FUNCTIONS)), min_size=1, max_size=4),
+    weights=st.integers(1, 3),
+)
 def spec_the_vector_jacobian_product_of_a_composition_is_their_composition(world, v, path, weights):
     """For tensors, the gradient by the input of a composition comes from the gradient passed by the functions'
     vector-Jacobian products, the last function's first; on the way lie the gradients by what is between."""

@@ -50,6 +50,7 @@ class Outcome:
             "claim": self.claim.id,
             "device": self.device,
             "sentence": self.claim.sentence,
+            "cites": list(self.claim.cites),
             "standing": self.claim.standing,
             "verdict": self.verdict,
             "examples": self.examples,

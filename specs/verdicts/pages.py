@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .. import CHAPTERS
 from ..documents import FINDINGS, Document, Statement, documents
 from ..kit.claim import CLAIMS, Claim
 from .ledger import read
+from .terminal import counts
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -66,41 +68,42 @@ def _plural(number: int, noun: str) -> str:
 
 
 def _runs_table(runs: list[dict[str, Any]], folder: str) -> str:
-    lines = ["| torch | device | hold | broken | vacuous | undecided | not applicable | ledger |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |")
+    devices = list(dict.fromkeys(device for run in runs for device in run["devices"]))
+    lines = [f"| torch | {' | '.join(devices)} | ledger |", "| --- |" + " --- |" * (len(devices) + 1)]
     for run in runs:
-        for device, facts in run["devices"].items():
-            link = f"[{run['file']}]({folder}{run['file']})"
-            row = f"| {run['environment']['torch']} | {device} |"
-            if reason := facts.get("not_run"):
-                lines.append(f"{row} not run: {reason} | | | | | {link} |")
-                continue
-            verdicts = [v["verdict"] for v in run["verdicts"] if v["device"] == device]
-            counts = " | ".join(str(verdicts.count(verdict)) for verdict in _MARKS)
-            lines.append(f"{row} {counts} | {link} |")
+        cells = []
+        for device in devices:
+            facts = run["devices"].get(device, {"not_run": "not asked for"})
+            mine = [record for record in run["verdicts"] if record["device"] == device]
+            cells.append(f"not run: {facts['not_run']}" if "not_run" in facts else counts(mine))
+        link = f"[{run['file']}]({folder}{run['file']})"
+        lines.append(f"| {run['environment']['torch']} | {' | '.join(cells)} | {link} |")
     return "\n".join(lines) + "\n"
 
 
 def _findings() -> str:
     article = documents()["article"].statements
-    counts = ", ".join(f"{sum(s.finding == f for s in article)} {f}" for f in FINDINGS)
-    return f"\nOf the article's {len(article)} statements: {counts}. See [docs/ARTICLE.md](docs/ARTICLE.md).\n"
+    findings = ", ".join(f"{sum(s.finding == f for s in article)} {f}" for f in FINDINGS)
+    return f"\nOf the article's {len(article)} statements: {findings}. See [docs/ARTICLE.md](docs/ARTICLE.md).\n"
 
 
 def _verified(claim: Claim, runs: list[dict[str, Any]]) -> str:
     """On which releases and devices the claim got which verdict, in one line."""
-    by_device: dict[str, dict[str, list[str]]] = {}
+    by_device: dict[str, list[tuple[str, str]]] = {}  # pairs of verdict and release, oldest release first
     for run in runs:
         for device in run["devices"]:
-            by_device.setdefault(device, {})
+            by_device.setdefault(device, [])
         for record in run["verdicts"]:
             if record["claim"] in (claim.id, *claim.formerly):
-                verdicts = by_device[record["device"]]
-                verdicts.setdefault(record["verdict"], []).append(str(_release(run)))
+                by_device[record["device"]].append((record["verdict"], str(_release(run))))
     parts = []
-    for device, verdicts in by_device.items():
-        said = [f"{_MARKS[v]} {v} on {', '.join(verdicts[v])}" for v in _MARKS if v in verdicts]
-        parts.append(f"{device}: {'; '.join(said) if said else 'not run'}")
+    for device, pairs in by_device.items():
+        said = []
+        for verdict, group in itertools.groupby(pairs, key=lambda pair: pair[0]):
+            releases = [release for _, release in group]
+            span = releases[0] if len(releases) == 1 else f"{releases[0]} to {releases[-1]}"
+            said.append(f"{_MARKS[verdict]} {verdict} on {span}")
+        parts.append(f"{device}: {'; '.join(said) or 'not run'}")
     return " · ".join(parts) or "not run"
 
 
@@ -143,9 +146,10 @@ def _in_order(claims: Iterable[Claim]) -> list[Claim]:
 
 def _document(document: Document, runs: list[dict[str, Any]]) -> str:
     text = GENERATED + f"# {document.title}, statement by statement\n\n{document.about}\n\n"
-    counts = [(f, sum(s.finding == f for s in document.statements)) for f in FINDINGS]
     text += "| finding | statements | meaning |\n| --- | ---: | --- |\n"
-    text += "".join(f"| {finding} | {number} | {FINDINGS[finding]} |\n" for finding, number in counts)
+    for finding, meaning in FINDINGS.items():
+        number = sum(statement.finding == finding for statement in document.statements)
+        text += f"| {finding} | {number} | {meaning} |\n"
     for number, statement in enumerate(document.statements, start=1):
         text += f'\n<a id="{statement.key}"></a>\n\n### {number}. {statement.says}\n\n'
         text += f"`{statement.id}`, {statement.where}\n\n**{statement.finding.capitalize()}.**"

@@ -200,6 +200,7 @@ class Verdicts:
             "claim": f"{Path(path).stem}/{name}",
             "device": device,
             "sentence": "",
+            "cites": [],
             "standing": "promised",
             "verdict": "undecided",
             "reason": report.longreprtext.strip().rpartition("\n")[2],
@@ -210,6 +211,8 @@ class Verdicts:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.records:
+            if self.config.get_verbosity() >= 0:
+                terminal.article(terminalreporter, list(self.records.values()))
             terminal.summary(terminalreporter, list(self.records.values()), self.devices)
             if self.path:
                 terminalreporter.write_line(f"ledger: {self.path}")

@@ -1,4 +1,4 @@
-"""What a run says at its end: broken claims first, each with its sentence and script, then the counts."""
+"""What a run says at its end: of the article's statements; of broken claims, each with its script; the counts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import Any
 from .devices import Devices
 
 _WORST_FIRST = ("broken", "undecided", "vacuous")
+_COLOURS = {
+    "holds": {"green": True},
+    "qualified": {"yellow": True},
+    "refuted": {"red": True},
+    "in doubt": {"red": True, "bold": True},
+}
 
 
 def describe(record: dict[str, Any]) -> list[str]:
@@ -29,6 +35,24 @@ def counts(records: list[dict[str, Any]]) -> str:
     parts = [f"{number['holds']} of {len(records)} claims hold"]
     parts += [f"{number[v]} {v}" for v in (*_WORST_FIRST, "not applicable") if number[v]]
     return ", ".join(parts)
+
+
+def article(reporter: Any, records: list[dict[str, Any]]) -> None:
+    """Write what the run says of each statement of the article, if it ran claims on all of them."""
+    from ..documents import documents
+
+    document = documents()["article"]
+    citing = {s.id: [r for r in records if s.id in r["cites"]] for s in document.statements}
+    if any(not citing[s.id] for s in document.statements if s.finding != "undecidable"):
+        return
+    reporter.section("the article, statement by statement")
+    reporter.ensure_newline()
+    for statement in document.statements:
+        against = sorted({r["claim"] for r in citing[statement.id] if r["verdict"] in _WORST_FIRST})
+        finding = "in doubt" if against else statement.finding
+        reporter.write(f"{finding:<12}", **_COLOURS.get(finding, {}))
+        reporter.write_line(statement.says + (f"  [see {', '.join(against)}]" if against else ""))
+    reporter.write_line("why, and by which claims: docs/ARTICLE.md")
 
 
 def summary(reporter: Any, records: list[dict[str, Any]], devices: Devices) -> None:
