@@ -83,8 +83,12 @@ def _runs_table(runs: list[dict[str, Any]], folder: str) -> str:
 
 def _findings() -> str:
     article = documents()["article"].statements
-    findings = ", ".join(f"{sum(s.finding == f for s in article)} {f}" for f in FINDINGS)
-    return f"\nOf the article's {len(article)} statements: {findings}. See [docs/ARTICLE.md](docs/ARTICLE.md).\n"
+    number = {finding: sum(s.finding == finding for s in article) for finding in FINDINGS}
+    return (
+        f"\nOf the article's {len(article)} statements {number['holds']} hold, {number['qualified']} hold with a "
+        f"qualification, {number['refuted']} are refuted, and {_plural(number['undecidable'], 'statement')} no test "
+        "can decide: see [docs/ARTICLE.md](docs/ARTICLE.md).\n"
+    )
 
 
 def _verified(claim: Claim, runs: list[dict[str, Any]]) -> str:
