@@ -7,6 +7,13 @@ from hypothesis import strategies as st
 from .kit import SMALL_DTYPES, WRITABLE, claim, raises, same, values
 
 
+def ones(x, order):
+    """Ones in the shape of x, laid out in memory one row after the other, or one column."""
+    shape = x.shape if order == "rows" else x.shape[::-1]
+    made = torch.ones(shape, dtype=x.dtype, device=x.device)
+    return made if order == "rows" else made.permute(*reversed(range(x.dim())))
+
+
 @claim(cites=["article/dot-grad-is-a-tensor", "torch_tensor/grad-is-none-at-first"])
 @given(v=values(dtypes=SMALL_DTYPES))
 def spec_grad_is_none_before_the_first_backward(world, v):
@@ -132,6 +139,33 @@ def spec_later_backwards_write_into_the_same_grad(world, v, passes):
 
     same(x.grad is first, True, why=".grad is added to in place")
     same(first, (passes + 1) * 2 * x.detach(), why="the earlier reference sees every backward")
+
+
+@claim(cites=["torch_autograd/first-grad-is-laid-out-like-the-leaf", "torch_autograd/grad-accumulates-in-place"])
+@given(
+    v=values(shapes=((2, 3), (3, 2), (2, 2), (3, 2, 2))),  # strides along dimensions of size 1 mean nothing
+    start=st.sampled_from([None, "rows", "columns"]),
+    passed=st.lists(st.sampled_from([None, "rows", "columns"]), min_size=1, max_size=3),
+)
+def spec_grad_lies_in_memory_like_the_leaf(world, v, start, passed):
+    """The .grad that backward makes has the strides of the leaf if the leaf fills its memory without gaps or
+    overlaps, and is contiguous otherwise, whatever the cotangent's strides. Later backwards keep the strides
+    that .grad has, those of a tensor that the user put there, too."""
+    x = world.leaf(v)
+    order = "columns" if x.stride() == ones(x, "columns").stride() else "rows"
+    if start is not None:
+        x.grad, order = ones(x, start), start
+
+    for cotangent in passed:
+        if cotangent is None:
+            x.sum().backward()
+        else:
+            x.backward(ones(x, cotangent))
+        why = f"the strides of x are {x.stride()}, and .grad was {start} at first"
+        same(x.grad.stride(), ones(x, order).stride(), why=why)
+
+    total = len(passed) + (0 if start is None else 1)
+    same(x.grad, torch.full_like(x, total), why="where a number lies doesn't change it")
 
 
 @claim(cites=["torch_autograd/grad-accumulates-out-of-place-with-create-graph"])

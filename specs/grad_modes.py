@@ -46,6 +46,21 @@ VIEWS = {
     "x.unbind(0)[0]": lambda x: x.unbind(0)[0],
 }
 
+OPERATIONS = {
+    "x + 1": lambda x: x + 1,
+    "1 - x": lambda x: 1 - x,
+    "x * 2": lambda x: x * 2,
+    "x * x": lambda x: x * x,
+    "-x": lambda x: -x,
+    "x.abs()": lambda x: x.abs(),
+    "x.relu()": lambda x: x.relu(),
+    "x.square()": lambda x: x.square(),
+    "x.sum()": lambda x: x.sum(),
+    "x.clone()": lambda x: x.clone(),
+    "torch.stack([x, x])": lambda x: torch.stack([x, x]),
+    "torch.where(x > 0, x, -x)": lambda x: torch.where(x > 0, x, -x),
+}
+
 RESUMES = {
     "next(g)": lambda g: next(g),
     "g.send(1)": lambda g: g.send(1),
@@ -76,6 +91,33 @@ def spec_operations_under_no_grad_are_not_recorded(world, graph, off):
             same(tensors[name].requires_grad, False, why=f"{name} was computed with grad mode off")
 
 
+@claim(
+    cites=[
+        "article/no-grad-disables-gradient-computation",
+        "autograd_mechanics/no-grad-as-if-no-input-requires-grad",
+    ]
+)
+@given(graph=graphs(most=4), operations=some_of(OPERATIONS, 4), off=OFF)
+def spec_a_graph_does_not_grow_under_no_grad(world, graph, operations, off):
+    """With grad mode off, what is computed from tensors made before, be they leaves or results, isn't
+    recorded either. Their own graph is whole: backward goes through it as ever."""
+    tensors = graph.build(world)
+    mode, _ = MODES[off]
+
+    for operation in operations:
+        for name, x in tensors.items():
+            history = x.grad_fn
+            with mode():
+                y = OPERATIONS[operation](x)
+            same((y.requires_grad, y.is_leaf, y.grad_fn), (False, True, None), why=f"{operation}, and x is {name}")
+            same(x.grad_fn is history, True, why=f"{name} was made before")
+
+    tensors[graph.root].backward(world.constant(graph.cotangent))
+    expected = graph.gradients(world)
+    for name in graph.leaves:
+        same(tensors[name].grad, expected[name], why=f"the graph from {graph.root} to {name} was recorded before")
+
+
 @claim(cites=["autograd_mechanics/no-grad-as-if-no-input-requires-grad"])
 @given(graph=graphs(), off=OFF)
 def spec_no_grad_changes_no_values(world, graph, off):
@@ -103,14 +145,18 @@ def spec_results_of_no_grad_are_constants_later(world, graph, off):
     mode, _ = MODES[off]
     with mode():
         tensors = graph.build(world)
-        factor = tensors[graph.root].sum()
+        factors = {name: tensors[name].sum() for name in graph.leaves}
 
-    loss = sum(tensors[name].sum() for name in graph.leaves) * factor + tensors[graph.root].sum()
+    loss = sum(tensors[name].sum() * factors[name] for name in graph.leaves) + tensors[graph.root].sum()
     loss.backward()
 
     for name in graph.leaves:
-        expected = torch.full_like(tensors[name], factor.item())
-        same(tensors[name].grad, expected, why=f"{name} is used as a factor, and the other factor is constant")
+        expected = torch.full_like(tensors[name], factors[name].item())
+        same(
+            tensors[name].grad,
+            expected,
+            why=f"only the sum of {name} is recorded; its factor and the rest are constant",
+        )
 
 
 @claim(cites=["autograd_mechanics/requires-grad-overridden-in-other-modes"])
@@ -521,3 +567,41 @@ def spec_inference_mode_records_nothing(world, v, before, inner, fails):
     same((y.requires_grad, y.grad_fn, y.is_inference()), (False, None, True), why="it was made in inference mode")
     same((torch.is_grad_enabled(), (x * 2).requires_grad), (before, before), why="the block was left")
     same(torch.is_inference_mode_enabled(), False, why="the block was left")
+
+
+@claim(
+    cites=[
+        "torch_autograd/inference-mode-takes-a-flag",
+        "torch_autograd/inference-mode-records-nothing",
+        "torch_autograd/grad-modes-are-decorators",
+    ]
+)
+@given(v=values(), outer=ANY_MODE, flags=st.lists(st.booleans(), min_size=1, max_size=4), decorated=st.booleans())
+def spec_inference_mode_false_records(world, v, outer, flags, decorated):
+    """As a block or as a decorator, inference_mode(False) turns inference mode off and grad mode on, inside
+    inference_mode and inside no_grad, too; inference_mode(True) does the opposite. The innermost decides."""
+    x = world.leaf(v)
+    mode, enabled = MODES[outer]
+
+    def look(recording, inferring, where):
+        y = x * 2
+        same((torch.is_grad_enabled(), torch.is_inference_mode_enabled()), (recording, inferring), why=where)
+        same((y.requires_grad, y.is_inference()), (recording, inferring), why=where)
+
+    def enter(depth, recording, inferring):
+        flag = flags[depth]
+
+        def inside():
+            look(not flag, flag, f"inside inference_mode({flag})")
+            if depth + 1 < len(flags):
+                enter(depth + 1, not flag, flag)
+
+        if decorated:
+            torch.inference_mode(flag)(inside)()
+        else:
+            with torch.inference_mode(flag):
+                inside()
+        look(recording, inferring, f"inference_mode({flag}) was left")
+
+    with mode():
+        enter(0, enabled, False)

@@ -246,6 +246,7 @@ def spec_a_grad_fn_takes_cotangents_to_cotangents(world, v, code, cotangents):
 
 WAYS = {
     "backward": lambda root, leaves, v, **how: root.backward(v, **how),
+    "backward with inputs": lambda root, leaves, v, **how: root.backward(v, inputs=leaves, **how),
     "grad": lambda root, leaves, v, **how: torch.autograd.grad(root, leaves, v, allow_unused=True, **how),
 }
 
@@ -420,13 +421,50 @@ def spec_a_retained_graph_can_be_differentiated_again(world, g, ways):
     backwards = 0
     for number, way in enumerate(ways, start=1):
         cotangent = world.constant(g.cotangent)  # anew, as .grad may share its memory and change it
-        got = WAYS[way](tensors[g.root], leaves, cotangent, retain_graph=number < len(ways))
+        try:
+            got, freed = WAYS[way](tensors[g.root], leaves, cotangent, retain_graph=number < len(ways)), None
+        except RuntimeError as error:
+            freed = str(error)
+        same(freed, None, why="all of them but the last retain the graph")
         if way == "grad":
             same(got, gradients, why="the graph is the same as before")
-        backwards += way == "backward"
+        else:
+            backwards += 1
         for leaf, gradient in zip(leaves, gradients, strict=True):
             expected = backwards * gradient if backwards and gradient is not None else None
             same(leaf.grad, expected, why=f"{backwards} backwards added the same gradient")
+
+
+@claim(
+    cites=[
+        "torch_autograd/graph-is-freed-unless-retained",
+        "torch_autograd/retain-graph-is-create-graph-by-default",
+    ]
+)
+@given(
+    v=values(),
+    code=st.sampled_from(list(SAVING)),
+    ways=st.tuples(st.sampled_from(list(WAYS)), st.sampled_from(list(WAYS))),
+    retain=st.sampled_from([None, False, True]),
+    create=st.booleans(),
+)
+def spec_retain_graph_is_create_graph_unless_given(world, v, code, ways, retain, create):
+    """If retain_graph isn't given, or is None, the graph is retained exactly if create_graph is true. Given,
+    retain_graph decides alone: with False the graph is freed although create_graph is true."""
+    for how in [{"retain_graph": retain}] if retain is not None else [{}, {"retain_graph": None}]:
+        x = world.leaf(v)
+        y = SAVING[code](x).sum()
+
+        WAYS[ways[0]](y, [x], None, create_graph=create, **how)
+        x.grad = None  # with create_graph it refers to the graph, and that to x
+        try:
+            WAYS[ways[1]](y, [x], None)
+            retained = True
+        except RuntimeError:
+            retained = False
+
+        why = f"create_graph was {create}, and retain_graph was {how.get('retain_graph', 'not given')}"
+        same(retained, create if retain is None else retain, why=why)
 
 
 @claim(cites=["article/computes-tensor-gradients", "article/graph-contains-intermediates"])

@@ -1,5 +1,6 @@
 """Leaves: which tensors are leaves, which of them require grad, and what can become one."""
 
+import copy
 import itertools
 import math
 
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .kit import SMALL_DTYPES, WRITABLE, claim, graphs, raises, same, values
+from .kit.choices import some_of
 
 # Ways to make a tensor without an operation; x tells the shape, the dtype and the device, and nothing else.
 FACTORIES = {
@@ -64,6 +66,8 @@ IDENTITIES = {
     "x.clone()": lambda x: x.clone(),
     "x.to(another dtype)": lambda x: x.to(another_dtype(x)),
     "x.type(another dtype)": lambda x: x.type(another_dtype(x)),
+    "x.half()": lambda x: x.half(),
+    "x.half() and back": lambda x: x.half().double() if x.dtype == torch.float64 else x.half().float(),
     "x.to(x.dtype, copy=True)": lambda x: x.to(x.dtype, copy=True),
     "x.to(x.device, copy=True)": lambda x: x.to(x.device, copy=True),
     "torch.empty_like(x).copy_(x)": lambda x: torch.empty_like(x).copy_(x),
@@ -85,6 +89,8 @@ CONVERSIONS = {
     "x.to(x)": lambda x: x.to(x),
     "x.type(x.dtype)": lambda x: x.type(x.dtype),
     "x.type_as(x)": lambda x: x.type_as(x),
+    "x.double() or x.float()": lambda x: x.double() if x.dtype == torch.float64 else x.float(),
+    "torch.as_tensor(x)": lambda x: torch.as_tensor(x),
     "x.contiguous()": lambda x: x.contiguous() if x.is_contiguous() else x,
 }
 
@@ -98,6 +104,9 @@ COUNTS = {
     "x.argsort()": lambda x: x.reshape(-1).argsort(),
     "x.nonzero()": lambda x: x.nonzero(),
     "x.sort().indices": lambda x: x.reshape(-1).sort().indices,
+    "x.long()[...]": lambda x: x.long()[...],
+    "(x > 0).unsqueeze(0)": lambda x: (x > 0).unsqueeze(0),
+    "x.argsort()[:1]": lambda x: x.reshape(-1).argsort()[:1],
     "x.isnan()": lambda x: x.isnan(),
 }
 
@@ -123,6 +132,14 @@ PLAIN = {
     "x[...].detach()": lambda x: x[...].detach(),
     "torch.no_grad()(x.clone)()": lambda x: torch.no_grad()(x.clone)(),
     "x.new_tensor(x.tolist())": lambda x: x.new_tensor(x.tolist()),
+}
+
+LEAVES = {
+    "a leaf": lambda x: x.requires_grad_(),
+    "a constant": lambda x: x,
+    "a frozen leaf": lambda x: x.requires_grad_().requires_grad_(False),
+    "a Parameter": lambda x: torch.nn.Parameter(x),
+    "a frozen Parameter": lambda x: torch.nn.Parameter(x, requires_grad=False),
 }
 
 DETACHED = {
@@ -160,17 +177,18 @@ def set_requires_grad(x, flag, by_attribute):
         "torch_tensor/creation-does-not-require-grad-unless-asked",
     ]
 )
-@given(factory=st.sampled_from(list(FACTORIES)), model=st.sampled_from(list(MODELS)), v=values())
-def spec_a_tensor_made_with_requires_grad_is_a_leaf(world, factory, model, v):
+@given(factories=some_of(FACTORIES), model=st.sampled_from(list(MODELS)), v=values())
+def spec_a_tensor_made_with_requires_grad_is_a_leaf(world, factories, model, v):
     """A tensor that a factory function makes with requires_grad=True is a leaf that requires grad, and
     it gets its gradient."""
-    x = FACTORIES[factory](MODELS[model](world.leaf(v)), requires_grad=True)
+    for factory in factories:
+        x = FACTORIES[factory](MODELS[model](world.leaf(v)), requires_grad=True)
 
-    same(x.requires_grad, True, why=f"{factory} was asked for it")
-    same(x.is_leaf, True, why=f"{factory} is not an operation on other tensors")
-    same(x.grad_fn, None, why=f"{factory} is not an operation on other tensors")
-    (x * 2).sum().backward()
-    same(x.grad, torch.full(x.shape, 2, dtype=x.dtype, device=x.device), why="the gradient of sum(2x) is 2")
+        same(x.requires_grad, True, why=f"{factory} was asked for it")
+        same(x.is_leaf, True, why=f"{factory} is not an operation on other tensors")
+        same(x.grad_fn, None, why=f"{factory} is not an operation on other tensors")
+        (x * 2).sum().backward()
+        same(x.grad, torch.full(x.shape, 2, dtype=x.dtype, device=x.device), why="the gradient of sum(2x) is 2")
 
 
 @claim(
@@ -180,14 +198,14 @@ def spec_a_tensor_made_with_requires_grad_is_a_leaf(world, factory, model, v):
         "autograd_mechanics/requires-grad-is-false-by-default",
     ]
 )
-@given(factory=st.sampled_from(list(FACTORIES)), model=st.sampled_from(list(MODELS)), said=st.booleans(), v=values())
-def spec_a_tensor_does_not_require_grad_unless_asked(world, factory, model, said, v):
+@given(factories=some_of(FACTORIES), model=st.sampled_from(list(MODELS)), v=values())
+def spec_a_tensor_does_not_require_grad_unless_asked(world, factories, model, v):
     """A tensor that a factory function makes without requires_grad, or with requires_grad=False, doesn't
     require grad, also if it is made in the likeness of one that does. It is a leaf all the same."""
-    options = {"requires_grad": False} if said else {}
-    x = FACTORIES[factory](MODELS[model](world.leaf(v)), **options)
+    for factory, options in itertools.product(factories, ({}, {"requires_grad": False})):
+        x = FACTORIES[factory](MODELS[model](world.leaf(v)), **options)
 
-    same([x.requires_grad, x.is_leaf, x.grad_fn], [False, True, None], why="nobody asked for it")
+        same([x.requires_grad, x.is_leaf, x.grad_fn], [False, True, None], why=f"nobody asked {factory} for it")
     with raises(RuntimeError, "does not require grad", why="nothing was recorded"):
         (x * 2).sum().backward()
     same(x.grad, None, why="no backward could reach it")
@@ -220,8 +238,8 @@ def spec_floating_point_and_complex_tensors_can_require_grad(world, v, request, 
     REQUESTS[request](x)
 
     same([x.requires_grad, x.is_leaf, x.grad_fn], [True, True, None], why=f"{x.dtype} can be differentiated")
-    (x * 2).sum().abs().backward(torch.zeros((), device=x.device, dtype=x.abs().dtype))
-    same(x.grad, torch.zeros_like(x).detach(), why="the cotangent was zero")
+    (x.real * 3).sum().backward()
+    same(x.grad, torch.full_like(x, 3).detach(), why="the loss grows three times as fast as the real part")
 
 
 @claim(
@@ -274,11 +292,11 @@ def spec_results_are_leaves_only_far_from_tensors_that_require_grad(world, graph
         "article/computed-are-non-leaves",
     ]
 )
-@given(v=values(), operation=ANY_IDENTITY)
-def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation):
-    """A copy, a cast or a view of a leaf that requires grad requires grad as well but is no leaf: the
-    gradient goes to the original, in the original's dtype."""
-    x = world.leaf(v)
+@given(v=values(), operation=ANY_IDENTITY, parameter=st.booleans())
+def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation, parameter):
+    """A copy, a cast or a view of a leaf that requires grad, a Parameter too, requires grad as well but is
+    no leaf: the gradient goes to the original, in the original's dtype."""
+    x = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
 
     copy = IDENTITIES[operation](x)
 
@@ -290,10 +308,10 @@ def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation):
 
 
 @claim(cites=["torch_tensor/conversion-without-change-returns-the-tensor"])
-@given(v=values(), conversion=st.sampled_from(list(CONVERSIONS)))
-def spec_a_conversion_that_changes_nothing_gives_the_leaf_itself(world, v, conversion):
+@given(v=values(), conversion=st.sampled_from(list(CONVERSIONS)), parameter=st.booleans())
+def spec_a_conversion_that_changes_nothing_gives_the_leaf_itself(world, v, conversion, parameter):
     """A conversion of a leaf to what it is already gives the leaf itself, not a result."""
-    x = world.leaf(v)
+    x = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
 
     y = CONVERSIONS[conversion](x)
 
@@ -333,6 +351,23 @@ def spec_a_detached_tensor_is_a_leaf_that_shares_its_storage(world, v, operation
     same(x, y, why="x sees what was written into the detached tensor")
 
 
+@claim(cites=["torch_tensor/detach-leaves-the-graph"])
+@given(v=values(), kind=st.sampled_from(list(LEAVES)), way=st.sampled_from(list(DETACHED)))
+def spec_detaching_always_gives_another_tensor(world, v, kind, way):
+    """Detaching gives another tensor, never the original and never a Parameter, even if the original is a
+    leaf that doesn't require grad: what the new tensor is told later is no matter of the original."""
+    x = LEAVES[kind](world.constant(v))
+    required = x.requires_grad
+
+    y = DETACHED[way](x)
+
+    same([y is x, type(y) is torch.Tensor], [False, True], why=f"{way} was called on {kind}")
+    same([y.requires_grad, y.is_leaf, y.grad], [False, True, None], why=f"it is {way}")
+    y.requires_grad_()
+    (y * 2).sum().backward()
+    same([x.requires_grad, x.is_leaf, x.grad], [required, True, None], why="x is another tensor than y")
+
+
 @claim(cites=["article/propagates-to-leaves", "torch_tensor/detach-leaves-the-graph"])
 @given(v=values(), factors=st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=3))
 def spec_no_gradient_flows_through_a_detached_tensor(world, v, factors):
@@ -367,6 +402,22 @@ def spec_detach_in_place_makes_a_result_a_leaf(world, v, view):
     same([y.requires_grad, y.is_leaf, y.grad_fn is None], [view, not view, not view], why="a view isn't detached")
     (y * 2 + x * 3).sum().backward()
     same(x.grad, torch.full_like(x, 5 if view else 3).detach(), why="only a view is still in the graph")
+
+
+@claim(cites=["torch_tensor/detach-in-place-makes-a-leaf"])
+@given(v=values(layouts=("contiguous",)), kind=st.sampled_from(list(LEAVES)), used=st.booleans())
+def spec_detach_in_place_only_turns_requires_grad_of_a_leaf_off(world, v, kind, used):
+    """detach_() of a leaf that is no view makes it one that doesn't require grad. It has the same values, in
+    the same memory, and the same .grad."""
+    x = LEAVES[kind](world.constant(v))
+    address, x.grad = x.data_ptr(), torch.full_like(x, 2) if used else None
+    grad = x.grad
+
+    same(x.detach_() is x, True, why="it works in place")
+
+    same([x.requires_grad, x.is_leaf, x.grad_fn], [False, True, None], why=f"it was {kind}")
+    same([x, x.data_ptr()], [world.constant(v), address], why="only the flag has changed")
+    same([x.grad is grad, grad], [True, torch.full_like(x, 2) if used else None], why="only the flag has changed")
 
 
 @claim(
@@ -485,27 +536,49 @@ def spec_a_tensor_is_a_leaf_exactly_if_it_has_no_grad_fn(world, v, steps):
 
 
 @claim(cites=["autograd_mechanics/requires-grad-is-false-by-default", "torch_tensor/user-made-tensors-are-leaves"])
-@given(
-    v=values(),
-    source=st.sampled_from([*PLAIN, *IDENTITIES]),
-    options=st.sampled_from([(), (True,), (False,)]),
-    mode=st.booleans(),
-)
-def spec_a_parameter_is_a_leaf(world, v, source, options, mode):
+@given(v=values(), source=st.sampled_from([*PLAIN, *IDENTITIES]), mode=st.booleans())
+def spec_a_parameter_is_a_leaf(world, v, source, mode):
     """A Parameter is a leaf over the values that it was made of, whatever their history and in whatever
     grad mode. It requires grad unless made with requires_grad=False."""
-    x = world.leaf(v)
-    y = {**PLAIN, **IDENTITIES}[source](x)
+    for options in ({}, {"requires_grad": True}, {"requires_grad": False}):
+        x = world.leaf(v)
+        y = {**PLAIN, **IDENTITIES}[source](x)
 
-    with torch.set_grad_enabled(mode):
-        p = torch.nn.Parameter(y, *options)
+        with torch.set_grad_enabled(mode):
+            p = torch.nn.Parameter(y, **options)
 
-    expected = False not in options
-    same([p.requires_grad, p.is_leaf, p.grad_fn], [expected, True, None], why=f"it was made of {source}, {options}")
-    same([p, p.data_ptr()], [y, y.data_ptr()], why="it is the same memory")
-    (p * 2 + x.sum()).sum().backward()
-    same(p.grad, torch.full_like(y, 2).detach() if expected else None, why="the gradient of sum(2p) is 2")
-    same(x.grad, torch.full_like(x, p.numel()).detach(), why="only the sum of x depends on x")
+        asked = options.get("requires_grad", True)
+        same([p.requires_grad, p.is_leaf, p.grad_fn], [asked, True, None], why=f"it was made of {source}, {options}")
+        same([p, p.data_ptr()], [y, y.data_ptr()], why="it is the same memory")
+        (p * 2 + x.sum()).sum().backward()
+        same(p.grad, torch.full_like(y, 2).detach() if asked else None, why="the gradient of sum(2p) is 2")
+        same(x.grad, torch.full_like(x, p.numel()).detach(), why="only the sum of x depends on x")
+
+
+@claim(observed=True)
+@given(v=values(layouts=WRITABLE), kind=st.sampled_from(list(LEAVES)), used=st.booleans())
+def spec_a_deep_copy_of_a_leaf_is_a_leaf_of_its_own(world, v, kind, used):
+    """copy.deepcopy makes of a leaf another one, with the same values and the same requires_grad, in memory
+    of its own. A copied Parameter is a Parameter without .grad; any other leaf's .grad is copied, too. A
+    result that requires grad can't be copied so."""
+    x = LEAVES[kind](world.constant(v))
+    x.grad = torch.full_like(x, 2) if used else None
+
+    y = copy.deepcopy(x)
+
+    same([y is x, type(y) is type(x)], [False, True], why=f"it is a copy of {kind}")
+    same([y.requires_grad, y.is_leaf, y.grad_fn], [x.requires_grad, True, None], why=f"it is a copy of {kind}")
+    same(y, x, why="it has the same values")
+    copied = used and "Parameter" not in kind
+    same(y.grad, torch.full_like(x, 2) if copied else None, why=f"it is a copy of {kind}")
+    with torch.no_grad():
+        y.fill_(7)
+        if copied:
+            y.grad.fill_(7)
+    same(x, world.constant(v), why="the copy has its own memory")
+    same(x.grad, torch.full_like(x, 2) if used else None, why="so has its .grad")
+    with raises(RuntimeError, "deepcopy protocol", why="x * 2 has a history"):
+        copy.deepcopy(x.requires_grad_() * 2)
 
 
 @claim(

@@ -220,16 +220,18 @@ def spec_eval_and_train_switch_a_module_and_all_in_it(world, net, switches):
         "torch_nn/mode-matters-to-certain-modules-only",
     ]
 )
-@given(net=networks(), in_forward=st.booleans(), in_backward=st.booleans())
+@given(net=networks(), in_forward=st.sampled_from([*SWITCHES]), in_backward=st.sampled_from([*SWITCHES]))
 def spec_evaluation_mode_stops_no_gradient(world, net, in_forward, in_backward):
     """Evaluation mode, set before the forward pass or after it, stops no gradient: layers without a mode of
     their own compute the same, record the same, and input and parameters get the same gradients."""
     module, parameters, _ = net.build(world)
     x = world.leaf(net.input)
 
-    module.train(in_forward)
+    SWITCHES[in_forward][0](module)
+    same({p.requires_grad for p in parameters.values()}, {True}, why=f"{in_forward} freezes no parameter")
     y = module(x)
-    module.train(in_backward)
+    SWITCHES[in_backward][0](module)
+    same({p.requires_grad for p in parameters.values()}, {True}, why=f"{in_backward} freezes no parameter")
     same(y.requires_grad, True, why="operations are recorded in both modes")
     same(y, world.constant(net.output), why="no layer here depends on the mode")
     y.backward(world.constant(net.cotangent))
@@ -238,7 +240,6 @@ def spec_evaluation_mode_stops_no_gradient(world, net, in_forward, in_backward):
     same(x.grad, expected["input"], why="no layer here depends on the mode")
     for name, parameter in parameters.items():
         same(parameter.grad, expected[name], why=f"{name} gets its gradient in both modes")
-        same(parameter.requires_grad, True, why="the mode is no matter of requires_grad")
 
 
 MODES = {
@@ -255,8 +256,12 @@ MODES = {
         "autograd_mechanics/no-grad-as-if-no-input-requires-grad",
     ]
 )
-@given(net=networks(), mode=st.sampled_from([*MODES]), training=st.lists(st.booleans(), min_size=1, max_size=3))
-def spec_grad_mode_and_training_mode_leave_each_other_alone(world, net, mode, training):
+@given(
+    net=networks(),
+    mode=st.sampled_from([*MODES]),
+    switches=st.lists(st.sampled_from([*SWITCHES]), min_size=1, max_size=3),
+)
+def spec_grad_mode_and_training_mode_leave_each_other_alone(world, net, mode, switches):
     """Training or evaluation mode and grad mode combine freely: eval() and train() don't change whether
     operations are recorded, and entering or leaving a grad mode doesn't change a module's mode."""
     module, parameters, parts = net.build(world)
@@ -265,13 +270,13 @@ def spec_grad_mode_and_training_mode_leave_each_other_alone(world, net, mode, tr
 
     with MODES[mode]():
         same(all(part.training for part in parts.values()), True, why=f"{mode} was entered in training mode")
-        for flag in training:
-            module.train(flag)
-            same(torch.is_grad_enabled(), recording, why=f"train({flag}) isn't about grad mode")
+        for switch in switches:
+            call, training = SWITCHES[switch]
+            call(module)
+            same(torch.is_grad_enabled(), recording, why=f"{switch} isn't about grad mode")
             same(module(x).requires_grad, recording, why=f"what counts is {mode}")
-            found = {part.training for part in parts.values()}
-            same(found, {flag}, why=f"{mode} isn't about training")
-    same({part.training for part in parts.values()}, {training[-1]}, why=f"{mode} was left")
+            same({part.training for part in parts.values()}, {training}, why=f"{mode} isn't about training")
+    same({part.training for part in parts.values()}, {training}, why=f"{mode} was left")
     same(torch.is_grad_enabled(), True, why=f"{mode} was left")
     same(module(x).requires_grad, True, why=f"{mode} was left")
     same({parameter.requires_grad for parameter in parameters.values()}, {True}, why="nobody changed that")
@@ -308,10 +313,11 @@ def spec_dropout_in_evaluation_mode_passes_all(world, v, kind, p, depth):
     number=st.sampled_from((1, 2, -1, 3)),
     p=st.sampled_from((0.5, 0.75, 0.0, 1.0)),
     back=st.booleans(),
+    recording=st.booleans(),
 )
-def spec_dropout_in_training_mode_drops_gradients_with_elements(world, shape, number, p, back):
+def spec_dropout_in_training_mode_drops_gradients_with_elements(world, shape, number, p, back, recording):
     """In training mode Dropout zeroes elements or scales them by 1/(1-p), also after a time in evaluation
-    mode, and it treats the gradient of each element as it treated the element."""
+    mode and in every grad mode, and it treats the gradient of each element as it treated the element."""
     module = torch.nn.Sequential(torch.nn.Dropout(p))
     if back:
         module.eval().train()
@@ -319,7 +325,8 @@ def spec_dropout_in_training_mode_drops_gradients_with_elements(world, shape, nu
     scale = 1 / (1 - p) if p < 1 else 0.0
     cotangent = torch.arange(x.numel(), device=world.device).reshape(shape) % 4 + 1.0
 
-    y = module(x)
+    with torch.set_grad_enabled(recording):
+        y = module(x)
     factor = (y / number).detach()
     kept = factor != 0
     same(factor, torch.where(kept, torch.full_like(factor, scale), 0 * factor), why="kept elements are scaled")
@@ -327,9 +334,9 @@ def spec_dropout_in_training_mode_drops_gradients_with_elements(world, shape, nu
         same(0 < int(kept.sum()) < x.numel(), True, why="among so many elements some are dropped and some kept")
     if p == 0:
         same(bool(kept.all()), True, why="nothing is dropped with probability 0")
-    y.backward(cotangent)
-
-    same(x.grad, cotangent * factor, why="the gradient is dropped and scaled like the element")
+    if recording:
+        y.backward(cotangent)
+        same(x.grad, cotangent * factor, why="the gradient is dropped and scaled like the element")
 
 
 @claim(
@@ -347,8 +354,9 @@ def spec_requires_grad_freezes_a_whole_module(world, net, earlier, again):
     their .grad, None or not, as it was, but still gives the input its gradient. requires_grad_() undoes it."""
     module, parameters, _ = net.build(world)
     x = world.leaf(net.input)
-    for parameter in parameters.values():
-        parameter.grad = None if earlier is None else torch.full_like(parameter, earlier)
+    before = {name: None if earlier is None else torch.full_like(p, earlier) for name, p in parameters.items()}
+    for name, parameter in parameters.items():
+        parameter.grad = None if earlier is None else before[name].clone()
 
     same(module.requires_grad_(False) is module, True, why="it returns the module")
     same({parameter.requires_grad for parameter in parameters.values()}, {False}, why="all are frozen")
@@ -357,16 +365,15 @@ def spec_requires_grad_freezes_a_whole_module(world, net, earlier, again):
     expected = net.gradients(world)
     same(x.grad, expected["input"], why="a frozen module is differentiated by its input all the same")
     for name, parameter in parameters.items():
-        before = None if earlier is None else torch.full_like(parameter, earlier)
-        same(parameter.grad, before, why=f"{name} is frozen")
-        parameter.grad = None
+        same(parameter.grad, before[name], why=f"{name} is frozen")
 
     module.requires_grad_() if again == "()" else module.requires_grad_(True)
     same({parameter.requires_grad for parameter in parameters.values()}, {True}, why="all are free again")
     module(x).backward(world.constant(net.cotangent))
     same(x.grad, 2 * expected["input"], why="the second backward adds to the first")
     for name, parameter in parameters.items():
-        same(parameter.grad, expected[name], why=f"{name} is free again")
+        terms = [term for term in (before[name], expected[name]) if term is not None]
+        same(parameter.grad, sum(terms) if terms else None, why=f"{name} is free again, and .grad was kept")
 
 
 @claim(
@@ -459,7 +466,7 @@ def spec_a_frozen_module_records_only_what_its_input_asks_for(world, net, traini
 def spec_zero_grad_resets_the_gradients_of_all_parameters(world, net, set_to_none, frozen):
     """zero_grad(set_to_none=True) makes the .grad of every parameter None, of frozen ones, too;
     zero_grad(set_to_none=False) fills the tensors with zeros in place and leaves None as it is. The input
-    keeps its gradient, and the next backward starts anew."""
+    keeps its gradient, frozen parameters stay frozen, and the next backward starts anew."""
     module, parameters, _ = net.build(world)
     x, cotangent = world.leaf(net.input), world.constant(net.cotangent)
     module(x).backward(cotangent)
@@ -468,7 +475,8 @@ def spec_zero_grad_resets_the_gradients_of_all_parameters(world, net, set_to_non
         parameter.requires_grad_(not frozen >> number & 1)
 
     module.zero_grad(set_to_none=set_to_none)
-    for name, parameter in parameters.items():
+    for number, (name, parameter) in enumerate(parameters.items()):
+        same(parameter.requires_grad, not frozen >> number & 1, why=f"only the gradient of {name} was reset")
         if set_to_none or before[name] is None:
             same(parameter.grad, None, why=f"the gradient of {name} was reset, or there was none")
         else:

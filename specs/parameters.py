@@ -25,12 +25,15 @@ FILLERS = {
     "p.neg_()": (lambda p: p.neg_(), lambda old: -old),
     "p.abs_()": (lambda p: p.abs_(), lambda old: torch.where(old < 0, -old, old)),
     "p.relu_()": (lambda p: p.relu_(), lambda old: torch.where(old < 0, 0 * old, old)),
-    "p.clamp_(-1, 1)": (lambda p: p.clamp_(-1, 1), lambda old: old.sign()),
+    "p.clamp_(-1, 1)": (lambda p: p.clamp_(-1, 1), lambda old: torch.where(old.abs() > 1, old.sign(), old)),
     "p.masked_fill_(p > 0, 5)": (
         lambda p: p.masked_fill_(p > 0, 5),
         lambda old: torch.where(old > 0, torch.full_like(old, 5), old),
     ),
     "p += 1": (lambda p: p.__iadd__(1), lambda old: old + 1),
+    "p -= 1": (lambda p: p.__isub__(1), lambda old: old - 1),
+    "p *= 2": (lambda p: p.__imul__(2), lambda old: 2 * old),
+    "p /= 2": (lambda p: p.__itruediv__(2), lambda old: old / 2),
     "p[...] = 3": (lambda p: p.__setitem__(..., 3), lambda old: torch.full_like(old, 3)),
     "p[p > 0] = 5": (
         lambda p: p.__setitem__(p > 0, 5),
@@ -57,6 +60,11 @@ INITIALIZERS = {
         lambda p: torch.nn.init.normal_(p, 2, 0),
         lambda old: torch.full_like(old, 2),
     ),
+}
+# Random numbers that are no longer random: the range, or the deviation, is zero.
+RANDOM_FILLERS = {
+    "p.normal_(2, 0)": lambda p: p.normal_(2, 0),
+    "p.uniform_(2, 2)": lambda p: p.uniform_(2, 2),
 }
 MATRICES = ((2, 3), (2, 2), (3, 2), (1, 1))
 MATRIX_INITIALIZERS = {
@@ -153,9 +161,7 @@ MODULES = {
     "torch.nn.Bilinear(2, 1, 3)": (lambda: torch.nn.Bilinear(2, 1, 3), ["weight", "bias"]),
     "torch.nn.BatchNorm1d(2)": (lambda: torch.nn.BatchNorm1d(2), ["weight", "bias"]),
     "two layers": (
-        lambda: torch.nn.Sequential(
-            torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1, bias=False)
-        ),
+        lambda: torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1, bias=False)),
         ["0.weight", "0.bias", "2.weight"],
     ),
     "a tree": (
@@ -418,21 +424,22 @@ def spec_a_leaf_that_requires_grad_takes_no_change_in_grad_mode(world, v, filler
 @given(
     v=values(shapes=SHAPES[1:9], layouts=WRITABLE),
     views=SOME_VIEWS,
-    filler=ANY_FILLER,
+    fillers=SOME_FILLERS,
     earlier=st.booleans(),
 )
-def spec_a_view_of_such_a_leaf_takes_no_change_in_grad_mode(world, v, views, filler, earlier):
+def spec_a_view_of_such_a_leaf_takes_no_change_in_grad_mode(world, v, views, fillers, earlier):
     """In grad mode, to write a leaf that requires grad through one of its views is the same error, and
     changes nothing either."""
     p = world.leaf(v)
     if earlier:
         in_a_block(lambda: p[-1:].add_(1))
     old, version = p.detach().clone(), p._version
-    write, _ = FILLERS[filler]
 
-    for view in views:
+    for number, filler in enumerate(fillers):
+        view = views[number % len(views)]
+        write, _ = FILLERS[filler]
         part = VIEWS[view](p)
-        with raises(RuntimeError, *REFUSED, why=f"{view} shows a leaf that requires grad"):
+        with raises(RuntimeError, *REFUSED, why=f"{view} shows a leaf that requires grad, and {filler} is run on it"):
             write(part)
         same(part, VIEWS[view](old), why="the change was refused")
 
@@ -441,6 +448,27 @@ def spec_a_view_of_such_a_leaf_takes_no_change_in_grad_mode(world, v, views, fil
     same(p._version, version, why="the change was refused")
     (p * p).sum().backward()
     same(p.grad, 2 * old, why="p is as it was")
+
+
+@claim(
+    cites=["article/no-grad-disables-gradient-computation", "autograd_mechanics/no-grad-for-in-place-updates"],
+    needs=["random"],
+)
+@given(v=values(layouts=WRITABLE), filler=st.sampled_from(list(RANDOM_FILLERS)), way=ANY_WAY, parameter=st.booleans())
+def spec_random_numbers_are_no_exception(world, v, filler, way, parameter):
+    """To fill a leaf that requires grad with random numbers is the same error in grad mode; under no_grad
+    it is allowed, and the leaf is still a leaf that requires grad."""
+    p = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
+    old, write = p.detach().clone(), RANDOM_FILLERS[filler]
+
+    with raises(RuntimeError, *REFUSED, why=f"grad mode is on where {filler} is run on a leaf"):
+        write(p)
+    same(p, old, why="the change was refused")
+    refused = error_of(lambda: UNRECORDED[way](lambda: write(p)))
+
+    same(refused, None, why=f"under no_grad {filler} is allowed")
+    same(p, torch.full_like(old, 2), why=f"{filler} was run")
+    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why=f"{filler} wasn't recorded")
 
 
 @claim(cites=["autograd_mechanics/no-grad-as-if-no-input-requires-grad"])
@@ -485,6 +513,26 @@ def spec_a_leaf_can_be_written_through_detach_and_data_in_every_mode(world, v, f
     same(p, written(old), why=f"{filler} was run on what shares memory with p")
     same((p.is_leaf, p.requires_grad, p.grad_fn, p.grad), (True, True, None, None), why="nothing was recorded")
     same(p._version > version, not data, why="detach() shares p's version, .data has its own")
+
+
+@claim(observed=True)
+@given(v=values(), used=st.booleans(), enabled=st.booleans(), parameter=st.booleans())
+def spec_assigning_to_data_swaps_the_memory_of_a_leaf(world, v, used, enabled, parameter):
+    """To assign a tensor to p.data, in whatever mode, gives the leaf p the values and the memory of that
+    tensor. It is the same leaf that requires grad, and its .grad stays as it was."""
+    p = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
+    if used:
+        (p * 2).sum().backward()
+    old, gradient, new = p.detach(), p.grad, world.constant(v) + 1
+
+    with torch.set_grad_enabled(enabled):
+        p.data = new
+
+    same([p, p.data_ptr()], [new, new.data_ptr()], why="p has the memory of the tensor that was assigned")
+    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why="nothing was recorded")
+    same(old, world.constant(v), why="the memory that p had before wasn't written")
+    same(p.grad is gradient, True, why="the values changed, not .grad")
+    same(gradient, torch.full_like(new, 2) if used else None, why="the values changed, not .grad")
 
 
 @claim(cites=["autograd_mechanics/changed-saved-tensor-raises"])

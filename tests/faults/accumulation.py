@@ -57,7 +57,7 @@ def third_backward_is_lost():
     """The third backward in a row leaves .grad as the second left it."""
 
     def forget(leaf, before):
-        if leaf.grad._version == 2:
+        if leaf.grad._version == 3:
             leaf.grad.copy_(before)
 
     with after_backward(forget):
@@ -131,4 +131,28 @@ def grad_takes_any_tensor():
             true.__set__(tensor, grad)
 
     with patched(torch.Tensor, "grad", lambda _: property(true.__get__, assign, true.__delete__)):
+        yield
+
+
+@fault("accumulation/grad_lies_in_memory_like_the_leaf")
+def grad_is_always_contiguous():
+    """Backward leaves a contiguous .grad, however the leaf lies in memory."""
+
+    def lay_out(leaf, before):
+        if before is None:
+            leaf.grad = leaf.grad.contiguous()
+
+    with after_backward(lay_out):
+        yield
+
+
+@fault("accumulation/grad_lies_in_memory_like_the_leaf")
+def adding_to_grad_lays_it_out_like_the_leaf():
+    """A backward that adds to a .grad with strides of its own gives it those of the leaf."""
+
+    def lay_out(leaf, before):
+        if before is not None:
+            leaf.grad = torch.empty_like(leaf).copy_(leaf.grad)
+
+    with after_backward(lay_out):
         yield

@@ -75,6 +75,39 @@ def results_of_no_grad_are_no_leaves():
         yield
 
 
+@fault("grad_modes/a_graph_does_not_grow_under_no_grad")
+def sums_with_results_are_recorded_under_no_grad():
+    """Adding to the result of a recorded operation is recorded in every mode."""
+
+    def make(true):
+        def add(x, other):
+            if x.grad_fn is None:
+                return true(x, other)
+            with everything_recorded():
+                return true(x, other)
+
+        return add
+
+    with patched(torch.Tensor, "__add__", make):
+        yield
+
+
+@fault("grad_modes/a_graph_does_not_grow_under_no_grad")
+def no_grad_forgets_the_graph_of_what_it_clones():
+    """clone() under no_grad detaches the tensor that is cloned."""
+
+    def make(true):
+        def clone(x):
+            if x.grad_fn is not None and not x._is_view() and not torch.is_grad_enabled():
+                x.detach_()
+            return true(x)
+
+        return clone
+
+    with patched(torch.Tensor, "clone", make):
+        yield
+
+
 @fault("grad_modes/no_grad_changes_no_values")
 def squares_are_one_too_large_under_no_grad():
     """With grad mode off, the product of a tensor with itself is 1 too large."""
@@ -514,4 +547,27 @@ def leaving_inference_mode_turns_grad_mode_on():
         return leave
 
     with patched(grad_mode.inference_mode, "__exit__", make):
+        yield
+
+
+@fault("grad_modes/inference_mode_false_records")
+def inference_mode_takes_no_flag():
+    """inference_mode(False) does what inference_mode() does."""
+    with patched(torch.inference_mode, "__init__", lambda true: lambda block, mode=True: true(block, True)):
+        yield
+
+
+@fault("grad_modes/inference_mode_false_records")
+def inference_mode_false_leaves_grad_mode_off():
+    """inside inference_mode(False) grad mode is off if it was off outside."""
+
+    def make(true):
+        def enter(block):
+            enabled = torch.is_grad_enabled()
+            true(block)
+            set_mode(enabled and not block.mode)
+
+        return enter
+
+    with patched(torch.inference_mode, "__enter__", make):
         yield

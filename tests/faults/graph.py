@@ -409,6 +409,20 @@ def graphs_are_always_retained():
         yield
 
 
+@fault("graph/a_second_backward_through_a_freed_graph_raises", "graph/retain_graph_is_create_graph_unless_given")
+def backward_into_inputs_retains_the_graph():
+    """backward(inputs=...) retains the graph whether it is told to or not."""
+
+    def make(true):
+        def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None, **options):
+            true(tensors, grad_tensors, True if inputs else retain_graph, create_graph, inputs=inputs, **options)
+
+        return backward
+
+    with patched(torch.autograd, "backward", make):
+        yield
+
+
 @fault("graph/a_second_backward_through_a_freed_graph_raises")
 def a_failing_backward_doubles_grad():
     """A backward that raises an error has added something to the .grad of the leaves before."""
@@ -471,6 +485,34 @@ def grad_of_a_differentiated_graph_is_zero():
         return grad
 
     with patched(torch.autograd, "grad", make):
+        yield
+
+
+@fault("graph/a_retained_graph_can_be_differentiated_again", "graph/retain_graph_is_create_graph_unless_given")
+def grad_ignores_retain_graph():
+    """torch.autograd.grad frees the graph although it is told to retain it."""
+
+    def make(true):
+        def grad(outputs, inputs, *args, retain_graph=None, **options):
+            return true(outputs, inputs, *args, retain_graph=None, **options)
+
+        return grad
+
+    with patched(torch.autograd, "grad", make):
+        yield
+
+
+@fault("graph/retain_graph_is_create_graph_unless_given")
+def create_graph_overrides_retain_graph():
+    """backward(create_graph=True) retains the graph although retain_graph is False."""
+
+    def make(true):
+        def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, **options):
+            true(tensors, grad_tensors, retain_graph or create_graph, create_graph, **options)
+
+        return backward
+
+    with patched(torch.autograd, "backward", make):
         yield
 
 

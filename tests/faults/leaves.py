@@ -31,6 +31,17 @@ def full_like_forgets_requires_grad():
         yield
 
 
+@fault("leaves/a_tensor_made_with_requires_grad_is_a_leaf")
+def linspace_forgets_requires_grad():
+    """torch.linspace ignores requires_grad."""
+
+    def make(true):
+        return lambda *args, requires_grad=False, **more: true(*args, **more)
+
+    with patched(torch, "linspace", make):
+        yield
+
+
 @fault("leaves/a_tensor_does_not_require_grad_unless_asked")
 def zeros_like_takes_over_requires_grad():
     """zeros_like of a tensor that requires grad requires grad, unless told otherwise."""
@@ -53,6 +64,20 @@ def new_tensor_requires_grad_although_told_otherwise():
         return lambda x, data, **more: true(x, data, **more).requires_grad_("requires_grad" in more)
 
     with patched(torch.Tensor, "new_tensor", make):
+        yield
+
+
+@fault("leaves/a_tensor_does_not_require_grad_unless_asked")
+def new_zeros_takes_over_requires_grad():
+    """new_zeros requires grad if it isn't told otherwise and the tensor that it is a method of does."""
+
+    def make(true):
+        def new_zeros(x, *args, **more):
+            return true(x, *args, **{"requires_grad": x.requires_grad, **more})
+
+        return new_zeros
+
+    with patched(torch.Tensor, "new_zeros", make):
         yield
 
 
@@ -157,10 +182,49 @@ def a_cast_cuts_the_graph():
         yield
 
 
+@fault("leaves/not_even_a_copy_of_a_leaf_is_a_leaf")
+def half_of_a_leaf_is_a_leaf():
+    """half() of a leaf gives a new leaf that requires grad if the old one does."""
+
+    def make(true):
+        return lambda x: true(x).detach().requires_grad_(x.requires_grad) if x.is_leaf else true(x)
+
+    with patched(torch.Tensor, "half", make):
+        yield
+
+
+@fault("leaves/not_even_a_copy_of_a_leaf_is_a_leaf")
+def a_clone_of_a_parameter_is_a_parameter():
+    """clone() of a Parameter gives a new Parameter."""
+
+    def make(true):
+        def clone(x):
+            return torch.nn.Parameter(true(x.detach())) if isinstance(x, torch.nn.Parameter) else true(x)
+
+        return clone
+
+    with patched(torch.Tensor, "clone", make):
+        yield
+
+
 @fault("leaves/a_conversion_that_changes_nothing_gives_the_leaf_itself")
 def contiguous_always_copies():
     """contiguous() copies also what is contiguous."""
     with patched(torch.Tensor, "contiguous", lambda _: lambda x: x.clone()):
+        yield
+
+
+@fault("leaves/a_conversion_that_changes_nothing_gives_the_leaf_itself")
+def as_tensor_detaches():
+    """torch.as_tensor detaches the tensor that it is given."""
+    with patched(torch, "as_tensor", lambda true: lambda x: true(x).detach()):
+        yield
+
+
+@fault("leaves/a_conversion_that_changes_nothing_gives_the_leaf_itself")
+def double_always_copies():
+    """double() copies float64, too."""
+    with patched(torch.Tensor, "double", lambda true: lambda x: true(x).clone()):
         yield
 
 
@@ -189,6 +253,17 @@ def int32_reads_as_requiring_grad():
         yield
 
 
+@fault("leaves/integers_and_booleans_computed_from_a_leaf_are_leaves")
+def views_of_integers_read_as_requiring_grad():
+    """requires_grad is true for a view of integers."""
+
+    def spoil(tensor, required):
+        return required or (tensor.dtype is torch.int64 and tensor._is_view())
+
+    with reading("requires_grad", spoil):
+        yield
+
+
 @fault("leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage")
 def detach_gives_memory_of_its_own():
     """detach() gives a tensor of its own memory."""
@@ -211,6 +286,28 @@ def detach_detaches_the_original_too():
 def data_requires_grad():
     """.data of a tensor that requires grad requires grad."""
     with reading("data", lambda x, data: data.requires_grad_(x.requires_grad)):
+        yield
+
+
+@fault("leaves/detaching_always_gives_another_tensor")
+def detach_gives_a_constant_itself():
+    """detach() of a tensor that doesn't require grad gives the tensor itself."""
+    with patched(torch.Tensor, "detach", lambda true: lambda x: true(x) if x.requires_grad else x):
+        yield
+
+
+@fault("leaves/detaching_always_gives_another_tensor")
+def detach_of_a_parameter_is_a_frozen_parameter():
+    """detach() of a Parameter gives a Parameter that doesn't require grad."""
+
+    def make(true):
+        def detach(x):
+            detached = true(x)
+            return torch.nn.Parameter(detached, False) if isinstance(x, torch.nn.Parameter) else detached
+
+        return detach
+
+    with patched(torch.Tensor, "detach", make):
         yield
 
 
@@ -248,6 +345,32 @@ def detach_in_place_leaves_a_view_alone():
 def detach_in_place_works_on_another_tensor():
     """detach_() of a result returns a detached tensor and leaves the result in the graph."""
     with patched(torch.Tensor, "detach_", lambda true: lambda x: true(x) if x._is_view() else x.detach()):
+        yield
+
+
+@fault("leaves/detach_in_place_only_turns_requires_grad_of_a_leaf_off")
+def detach_in_place_clears_grad():
+    """detach_() makes the .grad of a leaf None."""
+
+    def make(true):
+        def detach_(x):
+            x.grad = None
+            return true(x)
+
+        return detach_
+
+    with patched(torch.Tensor, "detach_", make):
+        yield
+
+
+@fault("leaves/detach_in_place_only_turns_requires_grad_of_a_leaf_off")
+def detach_in_place_leaves_parameters_alone():
+    """detach_() does nothing to a Parameter."""
+
+    def make(true):
+        return lambda x: x if isinstance(x, torch.nn.Parameter) else true(x)
+
+    with patched(torch.Tensor, "detach_", make):
         yield
 
 
@@ -380,6 +503,58 @@ def a_parameter_of_a_result_copies_it():
         return staticmethod(new)
 
     with patched(torch.nn.Parameter, "__new__", make):
+        yield
+
+
+@fault("leaves/a_parameter_is_a_leaf")
+def a_parameter_in_no_dimension_always_requires_grad():
+    """A Parameter that is made of a single number requires grad although made with requires_grad=False."""
+
+    def make(true):
+        def new(cls, data=None, requires_grad=True):
+            return true(cls, data, requires_grad or data.dim() == 0)
+
+        return staticmethod(new)
+
+    with patched(torch.nn.Parameter, "__new__", make):
+        yield
+
+
+@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
+def a_deep_copy_of_a_number_does_not_require_grad():
+    """copy.deepcopy of a leaf in no dimension gives one that doesn't require grad."""
+
+    def make(true):
+        def copied(x, memo):
+            result = true(x, memo)
+            return result if x.dim() else result.requires_grad_(False)
+
+        return copied
+
+    with patched(torch.Tensor, "__deepcopy__", make):
+        yield
+
+
+@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
+def a_deep_copy_of_a_result_is_detached():
+    """copy.deepcopy of a result gives a copy without its history."""
+    with patched(torch.Tensor, "__deepcopy__", lambda true: lambda x, memo: true(x if x.is_leaf else x.detach(), memo)):
+        yield
+
+
+@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
+def a_deep_copy_shares_its_grad():
+    """copy.deepcopy of a leaf gives one with the very same .grad."""
+
+    def make(true):
+        def copied(x, memo):
+            result = true(x, memo)
+            result.grad = x.grad
+            return result
+
+        return copied
+
+    with patched(torch.Tensor, "__deepcopy__", make):
         yield
 
 

@@ -398,6 +398,46 @@ def evaluation_mode_freezes():
         yield
 
 
+@fault(
+    "modules/evaluation_mode_stops_no_gradient",
+    "modules/grad_mode_and_training_mode_leave_each_other_alone",
+)
+def eval_itself_freezes_parameters():
+    """eval(), unlike train(False), freezes the parameters of the module."""
+
+    def make(true):
+        def evaluate(module):
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+            return true(module)
+
+        return evaluate
+
+    with patched(nn.Module, "eval", make):
+        yield
+
+
+@fault(
+    "modules/evaluation_mode_stops_no_gradient",
+    "modules/grad_mode_and_training_mode_leave_each_other_alone",
+)
+def eval_itself_turns_grad_mode_off():
+    """eval(), unlike train(False), turns grad mode off."""
+
+    def make(true):
+        def evaluate(module):
+            torch.set_grad_enabled(False)
+            return true(module)
+
+        return evaluate
+
+    try:
+        with patched(nn.Module, "eval", make):
+            yield
+    finally:
+        torch.set_grad_enabled(True)
+
+
 @fault("modules/grad_mode_and_training_mode_leave_each_other_alone")
 def calling_a_module_under_no_grad_ends_its_training():
     """A module that is called while grad mode is off goes into evaluation mode."""
@@ -506,6 +546,20 @@ def dropout_forgets_to_scale_gradients():
         yield
 
 
+@fault("modules/dropout_in_training_mode_drops_gradients_with_elements")
+def dropout_is_off_where_nothing_is_recorded():
+    """Where grad mode is off Dropout passes all elements on, also in training mode."""
+
+    def make(true):
+        def dropout(x, p=0.5, training=True, inplace=False):
+            return true(x, p, training and torch.is_grad_enabled(), inplace)
+
+        return dropout
+
+    with patched(nn.functional, "dropout", make):
+        yield
+
+
 @fault(*FREEZING)
 def freezing_leaves_children_out():
     """requires_grad_() of a module sets the flags of its own parameters only."""
@@ -541,6 +595,23 @@ def freezing_clears_gradients():
         def requires_grad(module, flag=True):
             for parameter in module.parameters():
                 parameter.grad = None
+            return true(module, flag)
+
+        return requires_grad
+
+    with patched(nn.Module, "requires_grad_", make):
+        yield
+
+
+@fault("modules/requires_grad_freezes_a_whole_module")
+def thawing_clears_gradients():
+    """requires_grad_(True) of a module makes the gradients of parameters that were frozen None."""
+
+    def make(true):
+        def requires_grad(module, flag=True):
+            for parameter in module.parameters():
+                if flag and not parameter.requires_grad:
+                    parameter.grad = None
             return true(module, flag)
 
         return requires_grad
@@ -692,6 +763,19 @@ def zero_grad_leaves_frozen_parameters_alone():
         true(module, set_to_none)
         for parameter, values, grad in kept:
             parameter.grad = grad.copy_(values)
+
+    with zeroing(spoil):
+        yield
+
+
+@fault("modules/zero_grad_resets_the_gradients_of_all_parameters")
+def zero_grad_thaws_parameters():
+    """zero_grad() lets every parameter require grad again."""
+
+    def spoil(module, set_to_none, true):
+        true(module, set_to_none)
+        for parameter in module.parameters():
+            parameter.requires_grad_()
 
     with zeroing(spoil):
         yield

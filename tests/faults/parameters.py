@@ -282,6 +282,13 @@ def a_refused_change_is_made_all_the_same():
         yield
 
 
+@fault("parameters/a_leaf_that_requires_grad_takes_no_change_in_grad_mode")
+def dividing_by_an_operator_is_never_refused():
+    """In grad mode p /= 2 is run on a leaf that requires grad, too."""
+    with in_place("__itruediv__", unguarded):
+        yield
+
+
 @fault("parameters/a_view_of_such_a_leaf_takes_no_change_in_grad_mode")
 def views_are_free_to_change():
     """In grad mode a view of a leaf that requires grad can be written by an index."""
@@ -290,6 +297,40 @@ def views_are_free_to_change():
         return unguarded(true, tensor, index, value) if tensor._is_view() else true(tensor, index, value)
 
     with in_place("__setitem__", spoil):
+        yield
+
+
+@fault("parameters/a_view_of_such_a_leaf_takes_no_change_in_grad_mode")
+def views_can_be_multiplied():
+    """In grad mode mul_() of a view of a leaf that requires grad is run without a record."""
+
+    def spoil(true, tensor, other):
+        base = tensor._base
+        if base is not None and base.is_leaf and base.requires_grad and torch.is_grad_enabled():
+            return unguarded(true, tensor, other)
+        return true(tensor, other)
+
+    with in_place("mul_", spoil):
+        yield
+
+
+@fault("parameters/random_numbers_are_no_exception")
+def random_numbers_are_never_refused():
+    """In grad mode normal_() is run on a leaf that requires grad, too."""
+    with in_place("normal_", unguarded):
+        yield
+
+
+@fault("parameters/random_numbers_are_no_exception")
+def uniform_numbers_are_refused_in_parameters():
+    """uniform_() is refused on a Parameter even under no_grad."""
+
+    def spoil(true, tensor, *args):
+        if isinstance(tensor, torch.nn.Parameter):
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        return true(tensor, *args)
+
+    with in_place("uniform_", spoil):
         yield
 
 
@@ -316,6 +357,37 @@ def detach_copies():
 def data_counts_changes():
     """A change through .data counts up the version, like one through detach()."""
     with reading("data", lambda tensor, _: tensor.detach()):
+        yield
+
+
+@contextlib.contextmanager
+def assigning_data(spoil):
+    """Let an assignment to p.data be `spoil(what it truly does, p, the tensor assigned)`."""
+    true = torch._C._TensorBase.data
+
+    def assign(tensor, new):
+        spoil(true.__set__, tensor, new)
+
+    with patched(torch.Tensor, "data", lambda _: property(true.__get__, assign)):
+        yield
+
+
+@fault("parameters/assigning_to_data_swaps_the_memory_of_a_leaf")
+def assigning_to_data_copies():
+    """p.data = new copies the values of new."""
+    with assigning_data(lambda true, tensor, new: true(tensor, new.clone())):
+        yield
+
+
+@fault("parameters/assigning_to_data_swaps_the_memory_of_a_leaf")
+def assigning_to_data_clears_grad():
+    """p.data = new makes the .grad of p None."""
+
+    def spoil(true, tensor, new):
+        true(tensor, new)
+        tensor.grad = None
+
+    with assigning_data(spoil):
         yield
 
 
