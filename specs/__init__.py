@@ -8,6 +8,7 @@ CHAPTERS = (
     "chain_rule",
     "accumulation",
     "intermediates",
+    "hooks",
     "grad_modes",
     "parameters",
     "modules",
