@@ -9,6 +9,7 @@ CHAPTERS = (
     "accumulation",
     "intermediates",
     "hooks",
+    "post_accumulate_hooks",
     "grad_modes",
     "parameters",
     "modules",

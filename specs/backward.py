@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .kit import SMALL_DTYPES, claim, graphs, raises, same, values
+from .kit.tensors import WITHOUT_GRAD
 
 STARTS = st.one_of(st.none(), st.integers(-3, 3))  # what .grad holds beforehand
 PICKS = st.lists(st.integers(0, 20), min_size=1, max_size=4)  # positions in a list, modulo its length
@@ -224,20 +225,10 @@ def spec_a_gradient_of_another_shape_is_an_error(world, pair, way, start, leaf):
     same(x.grad, added(start, torch.ones_like(x) if leaf else 2 * x.detach()), why="the graph is still whole")
 
 
-NOT_RECORDED = {
-    "x.detach()": lambda x: x.detach(),
-    "x.detach() * 2": lambda x: x.detach() * 2,
-    "x > 0": lambda x: x > 0,
-    "x.long()": lambda x: x.long(),
-    "torch.ones_like(x)": lambda x: torch.ones_like(x),
-    "torch.no_grad()(lambda: x * 2)()": lambda x: torch.no_grad()(lambda: x * 2)(),
-}
-
-
 @claim(cites=["torch_autograd/none-for-tensors-without-grad"])
 @given(
     v=values(),
-    made=st.sampled_from(list(NOT_RECORDED)),
+    made=st.sampled_from(list(WITHOUT_GRAD)),
     among=st.sampled_from(["alone", "first", "last"]),
     given_none=st.booleans(),
     start=STARTS,
@@ -247,7 +238,7 @@ def spec_a_root_that_does_not_require_grad_is_an_error(world, v, made, among, gi
     for it, and then leaves the .grad that the other roots would have changed as it was."""
     x = world.leaf(v)
     before = prepared(x, start)
-    constant, good = NOT_RECORDED[made](x).sum(), (x * x).sum()
+    constant, good = WITHOUT_GRAD[made](x).sum(), (x * x).sum()
     roots = {"alone": [constant], "first": [constant, good], "last": [good, constant]}[among]
     gradients = [None if given_none else torch.ones_like(root) for root in roots]
 
@@ -396,14 +387,14 @@ def spec_grad_materializes_zeros_for_unused_inputs(world, v, w, position, record
 
 
 @claim(observed=True)
-@given(v=values(), made=st.sampled_from(list(NOT_RECORDED)), position=st.integers(0, 1), start=STARTS)
+@given(v=values(), made=st.sampled_from(list(WITHOUT_GRAD)), position=st.integers(0, 1), start=STARTS)
 def spec_a_target_that_does_not_require_grad_is_an_error(world, v, made, position, start):
     """Differentiating by a tensor that doesn't require grad raises an error, by torch.autograd.grad even with
     allow_unused=True; .grad stays as it was."""
     x = world.leaf(v)
     before = prepared(x, start)
     inputs = [x]
-    inputs.insert(position, NOT_RECORDED[made](x))
+    inputs.insert(position, WITHOUT_GRAD[made](x))
 
     for allow in (False, True):
         with raises(RuntimeError, "require grad", why=f"{made} doesn't require grad"):

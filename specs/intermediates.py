@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .kit import SMALL_DTYPES, claim, graphs, raises, same, silent, values, warns
+from .kit.tensors import WITHOUT_GRAD
 
 # Results of x that have its values.
 RESULTS = {
@@ -23,17 +24,6 @@ SPLITS = {
     "x.split(1, -1)": lambda x: x.split(1, -1),
     "x.chunk(2, -1)": lambda x: x.chunk(2, -1),
     "x.tensor_split(3, -1)": lambda x: x.tensor_split(3, -1),
-}
-
-# Tensors that don't require grad, from a leaf that does.
-CONSTANTS = {
-    "x.detach()": lambda x: x.detach(),
-    "x.detach() * 2": lambda x: x.detach() * 2,
-    "torch.ones_like(x)": lambda x: torch.ones_like(x),
-    "torch.no_grad()(x.clone)()": lambda x: torch.no_grad()(x.clone)(),
-    "x > 0": lambda x: x > 0,
-    "x.long()": lambda x: x.long(),
-    "(x * 2).detach_()": lambda x: (x * 2).detach_(),
 }
 
 SUBSET = st.integers(0, 255)  # bit by bit, which tensors of a list
@@ -233,12 +223,12 @@ def spec_retain_grad_does_nothing_to_a_leaf_that_requires_grad(world, v, calls, 
 
 
 @claim(cites=["torch_tensor/retain-grad-does-nothing-to-leaves"])
-@given(v=values(), constant=st.sampled_from(list(CONSTANTS)))
+@given(v=values(), constant=st.sampled_from(list(WITHOUT_GRAD)))
 def spec_retain_grad_raises_if_the_tensor_does_not_require_grad(world, v, constant):
     """retain_grad() on a tensor that doesn't require grad raises an error and changes nothing; the tensor
     can still be made to require grad."""
     x = world.leaf(v)
-    y = CONSTANTS[constant](x)
+    y = WITHOUT_GRAD[constant](x)
 
     with raises(RuntimeError, "can't retain_grad on Tensor that has requires_grad=False", why=f"y is {constant}"):
         y.retain_grad()

@@ -1,4 +1,4 @@
-"""Faults in hooks: when they run, what they see, what becomes of what they return, and how they are removed."""
+"""Faults in hooks of both kinds: when they run, what they see, what becomes of what they return, how they end."""
 
 import contextlib
 
@@ -82,10 +82,10 @@ EXCEPTION = "hooks/an_exception_in_a_hook_reaches_the_caller"
 IN_PLACE = "hooks/a_hook_sees_the_gradient_by_the_value_at_its_registration"
 RETAINED = "hooks/a_retained_grad_is_what_the_hooks_leave"
 OLD_RETAINED = "hooks/a_retained_grad_is_what_hooks_leave_if_one_was_there_before"
-POST = "hooks/a_post_accumulate_hook_sees_the_updated_grad"
-POST_STEP = "hooks/a_post_accumulate_hook_may_change_the_leaf_and_its_grad"
-POST_ONLY = "hooks/a_post_accumulate_hook_runs_only_if_grad_is_updated"
-POST_REFUSED = "hooks/a_post_accumulate_hook_is_refused_by_all_but_leaves"
+POST = "post_accumulate_hooks/a_hook_sees_the_updated_grad"
+POST_STEP = "post_accumulate_hooks/a_hook_may_change_the_leaf_and_its_grad"
+POST_ONLY = "post_accumulate_hooks/a_hook_runs_only_if_grad_is_updated"
+POST_REFUSED = "post_accumulate_hooks/a_hook_is_refused_by_all_but_leaves"
 
 
 @fault(CALLED, BELOW, ORDER, ONE)
