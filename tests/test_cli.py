@@ -324,6 +324,19 @@ def test_a_missing_or_old_package_is_told_in_one_sentence(checkout, tmp_path, pa
     assert "Traceback" not in told
 
 
+def test_a_ledger_that_cannot_be_written_in_the_end_is_told(checkout):
+    path = checkout.folder / "folder" / "ledger.json"
+    path.parent.mkdir()
+    removes = (
+        '@claim(cites=CITED)\ndef spec_z(world):\n    "It is so."\n    same(os.rmdir("folder"), None, why="it is")\n'
+    )
+    done = checkout.run(removes, options=("--device", "cpu", "--ledger", str(path)))
+    assert done.returncode == 3
+    assert "the ledger could not be written to" in done.stdout
+    assert "1 of 1 claims hold" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 def test_an_interrupted_run_leaves_a_ledger_that_says_so(checkout):
     stops = '@claim(cites=CITED)\ndef spec_z_stops(world):\n    "It goes on."\n    raise KeyboardInterrupt\n'
     _, ledger = checkout.ledger(HOLDS, stops)

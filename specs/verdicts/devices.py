@@ -65,7 +65,7 @@ def _why_absent(device: str) -> str | None:
 
     try:
         kind = torch.device(device).type
-    except RuntimeError:
+    except (RuntimeError, ValueError, TypeError):
         raise DeviceError(f"{device!r} names no device; PyTorch knows such as cpu, cuda, cuda:1, mps") from None
     if kind == "cuda" and not torch.cuda.is_available():
         return "no CUDA device"

@@ -86,7 +86,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _require_packages() -> None:
-    """Stop with one sentence if PyTorch or Hypothesis can't be used."""
+    """Stop with one sentence if Python, PyTorch or Hypothesis can't be used."""
+    if sys.version_info < (3, 11):  # noqa: UP036 (this file is read by older ones before anything can say so)
+        raise pytest.UsageError(f"the suite needs Python 3.11 or newer; this is {sys.version.split()[0]}")
     for package, install in (("torch", "torch"), ("hypothesis", "hypothesis")):
         if importlib.util.find_spec(package) is None:
             raise pytest.UsageError(
@@ -177,6 +179,7 @@ class Verdicts:
     def __init__(self, config: pytest.Config, devices: Devices, path: Path | None):
         self.config, self.devices, self.path = config, devices, path
         self.records: dict[tuple[str, str], dict[str, Any]] = {}
+        self.about_ledger = ""  # what to say of it at the end
 
     def pytest_report_teststatus(self, report: pytest.TestReport):
         # Under their own words claims stay out of pytest's list of tracebacks; the summary tells them better.
@@ -214,8 +217,8 @@ class Verdicts:
             if self.config.get_verbosity() >= 0:
                 terminal.article(terminalreporter, list(self.records.values()))
             terminal.summary(terminalreporter, list(self.records.values()), self.devices)
-            if self.path:
-                terminalreporter.write_line(f"ledger: {self.path}")
+        if self.about_ledger:
+            terminalreporter.write_line(self.about_ledger)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -225,13 +228,16 @@ class Verdicts:
 
         devices = {device: {"name": name} for device, name in self.devices.present.items()}
         devices |= {device: {"not_run": reason} for device, reason in self.devices.absent.items()}
-        ledger.write(
-            self.path,
-            ledger.ledger(
-                profile=self.config.getoption("--profile"),
-                example_seed=self.config.getoption("--example-seed"),
-                complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED),
-                devices=devices,
-                records=list(self.records.values()),
-            ),
+        content = ledger.ledger(
+            profile=self.config.getoption("--profile"),
+            example_seed=self.config.getoption("--example-seed"),
+            complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED),
+            devices=devices,
+            records=list(self.records.values()),
         )
+        try:
+            ledger.write(self.path, content)
+            self.about_ledger = f"ledger: {self.path}"
+        except OSError as error:
+            self.about_ledger = f"the ledger could not be written to {self.path}: {error.strerror}"
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

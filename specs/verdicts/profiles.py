@@ -8,14 +8,18 @@ from hypothesis import HealthCheck, Phase, Verbosity
 EXAMPLES = {"quick": 25, "gate": 100, "nightly": 2000}
 
 
-def load(profile: str, *, shrink: bool = True) -> None:
-    """Make `profile` the settings of every spec decided from now on."""
+def load(profile: str, *, shrink: bool = True, examples: int | None = None) -> None:
+    """Make `profile` the settings of every spec decided from now on.
+
+    shrink    whether a counterexample is made as small as it can be
+    examples  how many of the profile's examples to run at the most; None for all
+    """
     _forget_local_constants()
     _draw_afresh()
     phases = [Phase.explicit, Phase.generate] + ([Phase.shrink] if shrink else [])
     hypothesis.settings.register_profile(
         f"autograd-{profile}",
-        max_examples=EXAMPLES[profile],
+        max_examples=examples or EXAMPLES[profile],
         phases=phases,
         # A first call on a GPU takes seconds; slowness is never a verdict.
         deadline=None,
