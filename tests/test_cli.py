@@ -208,7 +208,13 @@ def test_an_observed_claim_does_not_fail_a_run(checkout):
     done, ledger = checkout.ledger(HOLDS, OBSERVED)
     assert done.returncode == 0
     assert verdicts(ledger)["it_is_observed"] == "broken"
-    assert "observed only" in done.stdout
+    assert "observed, not promised" in done.stdout
+
+
+def test_an_observed_claim_fails_a_run_that_asks_for_it(checkout):
+    done, ledger = checkout.ledger(HOLDS, OBSERVED, options=("--observed",))
+    assert done.returncode == 1
+    assert verdicts(ledger)["it_is_observed"] == "broken"
 
 
 def test_a_crash_costs_one_verdict_and_not_the_run(checkout):

@@ -19,7 +19,7 @@ _COLOURS = {
 
 def describe(record: dict[str, Any]) -> list[str]:
     """The lines that tell of one claim that doesn't hold."""
-    observed = ", observed only: doesn't fail the run" if record["standing"] == "observed" else ""
+    observed = ", observed, not promised" if record["standing"] == "observed" else ""
     lines = [f"{record['verdict'].upper()} {record['claim']}  [{record['device']}]{observed}"]
     lines += textwrap.wrap(record["sentence"], 96, initial_indent="  ", subsequent_indent="  ")
     if record["verdict"] != "broken":
