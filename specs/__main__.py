@@ -14,11 +14,14 @@ def main() -> int:
     pages_command.add_argument("--check", action="store_true", help="only say which ones are stale")
     options = parser.parse_args()
 
-    from .documents import DocumentError
-    from .kit.claim import ClaimError
-    from .verdicts import pages
-    from .verdicts.ledger import LedgerError
-
+    try:
+        from .documents import DocumentError
+        from .kit.claim import ClaimError
+        from .verdicts import pages
+        from .verdicts.ledger import LedgerError
+    except ModuleNotFoundError as error:
+        print(f"{sys.executable} has no {error.name}: pip install {error.name}", file=sys.stderr)
+        return 1
     try:
         changed = pages.stale() if options.check else pages.write()
     except (ClaimError, DocumentError, LedgerError) as error:

@@ -62,6 +62,21 @@ def multiply(tensor, factors):
         tensor.register_hook(lambda grad, factor=factor: grad * factor)
 
 
+def cotangents_in_part_by_hooks(world, graph, tensors, by_hook):
+    """The cotangents of the graph's roots, in which a zero stands for one that a hook on the root adds.
+
+    That makes no difference to the gradients of what lies below.
+    """
+    cotangents = []
+    for bit, (name, v) in enumerate(graph.cotangents.items()):
+        cotangent = world.constant(v)
+        if by_hook >> bit & 1:
+            tensors[name].register_hook(lambda grad, more=cotangent: grad + more)
+            cotangent = torch.zeros_like(cotangent)
+        cotangents.append(cotangent)
+    return cotangents
+
+
 def product(factors):
     """The product of the factors."""
     result = 1
@@ -142,14 +157,7 @@ def spec_what_a_hook_returns_flows_to_everything_below(world, graph, by_hook):
     tensors = graph.build(world)
     predicted = graph.gradients(world)
 
-    # What would have been the cotangent of a root is added by a hook: that makes no difference.
-    cotangents = []
-    for bit, (name, v) in enumerate(graph.cotangents.items()):
-        cotangent = world.constant(v)
-        if by_hook >> bit & 1:
-            tensors[name].register_hook(lambda grad, more=cotangent: grad + more)
-            cotangent = torch.zeros_like(cotangent)
-        cotangents.append(cotangent)
+    cotangents = cotangents_in_part_by_hooks(world, graph, tensors, by_hook)
     seen = {name: [] for name in predicted}
     for name, gradients in seen.items():
         tensors[name].register_hook(lambda grad, gradients=gradients: gradients.append(grad.clone()))
@@ -344,13 +352,7 @@ def spec_hooks_run_whichever_way_gradients_are_computed(world, graph, by_hook, p
     to what was asked for or on that itself: leaves, or one result."""
     tensors = graph.build(world)
     predicted = graph.gradients(world)
-    cotangents = []
-    for bit, (name, v) in enumerate(graph.cotangents.items()):
-        cotangent = world.constant(v)
-        if by_hook >> bit & 1:
-            tensors[name].register_hook(lambda grad, more=cotangent: grad + more)
-            cotangent = torch.zeros_like(cotangent)
-        cotangents.append(cotangent)
+    cotangents = cotangents_in_part_by_hooks(world, graph, tensors, by_hook)
     roots = [tensors[name] for name in graph.cotangents]
 
     if way == "one":

@@ -6,7 +6,6 @@ import torch
 from specs.kit.claim import CLAIMS
 from specs.kit.comparisons import Broken
 from specs.kit.world import World
-from specs.verdicts import profiles
 from specs.verdicts.decide import decide
 
 from . import all_claims
@@ -14,12 +13,7 @@ from .faults import FAULTS
 
 all_claims()
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_shrinking():
-    profiles.load("gate", shrink=False)
-    yield
-    profiles.load("gate")
+pytestmark = pytest.mark.usefixtures("no_shrinking")
 
 
 PAIRS = [(claim, name) for name, fault in FAULTS.items() for claim in fault.breaks]

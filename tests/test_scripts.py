@@ -7,7 +7,6 @@ import torch
 
 from specs.kit.claim import CLAIMS
 from specs.kit.world import World
-from specs.verdicts import profiles
 from specs.verdicts.decide import decide
 from specs.verdicts.script import script
 
@@ -16,12 +15,7 @@ from .faults import FAULTS
 
 all_claims()
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_shrinking():
-    profiles.load("gate", shrink=False)
-    yield
-    profiles.load("gate")
+pytestmark = pytest.mark.usefixtures("no_shrinking")
 
 
 def run(text: str) -> None:

@@ -386,20 +386,17 @@ class Graph:
     def definition(self, name: str, world: World) -> str:
         """The graph as a class of plain PyTorch that a script can use in its place."""
 
-        def made(v: Values | None) -> str:
-            return str(v and world.fitted(v).code(repr(str(world.device))))
-
-        inputs = [f"{n} = {made(v)}.requires_grad_()" for n, v in self.leaves.items()]
-        inputs += [f"{n} = {made(v)}" for n, v in self.constants.items()]
+        inputs = [f"{n} = {world.code(v)}.requires_grad_()" for n, v in self.leaves.items()]
+        inputs += [f"{n} = {world.code(v)}" for n, v in self.constants.items()]
         names = [*self.leaves, *self.constants, *(s.name for s in self.statements)]
-        several = ", ".join(f"{n!r}: lambda: {made(v)}" for n, v in self.cotangents.items())
+        several = ", ".join(f"{n!r}: lambda: {world.code(v)}" for n, v in self.cotangents.items())
         lines = [
             f"class {name}:",
             f"    leaves = {list(self.leaves)}",
             f"    constants = {list(self.constants)}",
             f"    results = {self.results}",
             f"    root = {self.root!r}",
-            f"    cotangent = lambda: {made(self.cotangent)}",
+            f"    cotangent = lambda: {world.code(self.cotangent)}",
             f"    cotangents = {{{several}}}",
             "",
             "    def build(world):",
@@ -409,7 +406,7 @@ class Graph:
             "",
             "    def gradients(world):  # by hand, one scalar after the other",
             "        return {",
-            *(f"            {n!r}: {made(v)}," for n, v in self.predicted.items()),
+            *(f"            {n!r}: {world.code(v)}," for n, v in self.predicted.items()),
             "        }",
             "",
         ]

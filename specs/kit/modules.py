@@ -235,9 +235,6 @@ class Network:
     def definition(self, name: str, world: World) -> str:
         """The network as a class of plain PyTorch that a script can use in its place."""
 
-        def made(v: Values | None) -> str:
-            return str(v and world.fitted(v).code(repr(str(world.device))))
-
         kinds = dict.fromkeys(s.kind for s in self.statements if not s.kind.startswith("nn."))
         parameters = {path: n for n, path in self._paths.items() if n in self.weights}
         parts = {path: n for n, path in self._paths.items() if n not in self.weights}
@@ -250,12 +247,12 @@ class Network:
             "",
             f"class {name}:",
             f"    below = {self.below}",
-            f"    input = lambda: {made(self.input)}",
-            f"    output = lambda: {made(self.output)}",
-            f"    cotangent = lambda: {made(self.cotangent)}",
+            f"    input = lambda: {world.code(self.input)}",
+            f"    output = lambda: {world.code(self.output)}",
+            f"    cotangent = lambda: {world.code(self.cotangent)}",
             "",
             "    def build(world):",
-            *(f"        {n} = nn.Parameter({made(v)})" for n, v in self.weights.items()),
+            *(f"        {n} = nn.Parameter({world.code(v)})" for n, v in self.weights.items()),
             *(f"        {statement.code}" for statement in self.statements),
             f"        parameters = {{{', '.join(f'{path!r}: {n}' for path, n in parameters.items())}}}",
             f"        parts = {{{', '.join(f'{path!r}: {n}' for path, n in parts.items())}}}",
@@ -263,7 +260,7 @@ class Network:
             "",
             "    def gradients(world):  # by hand, one scalar after the other",
             "        return {",
-            *(f"            {n!r}: {made(v)}," for n, v in self._predicted[2].items()),
+            *(f"            {n!r}: {world.code(v)}," for n, v in self._predicted[2].items()),
             "        }",
             "",
         ]

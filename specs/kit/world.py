@@ -86,6 +86,12 @@ class World:
         """
         return v if self.has(v.dtype) else dataclasses.replace(v, dtype="float32")
 
+    def code(self, v: Values | None) -> str:
+        """The expression of plain PyTorch for a constant of the values here; None for no values."""
+        if v is None:
+            return "None"
+        return self.fitted(v).code("" if self.device.type == "cpu" else repr(str(self.device)))
+
     def constant(self, v: Values) -> torch.Tensor:
         """A tensor of the values that doesn't require grad."""
         return self.fitted(v).tensor(self.device)

@@ -86,15 +86,11 @@ def _literal(node: ast.AST, world: World, drawn: dict[str, Any]) -> str | None:
             func=ast.Attribute(value=ast.Name(id="world"), attr="leaf" | "constant" as kind),
             args=[ast.Name(id=name)],
         ) if isinstance(drawn.get(name), Values):
-            made = _tensor(drawn[name], world)
+            made = world.code(drawn[name])
             return made + (".requires_grad_()" if kind == "leaf" else "")
         case ast.Attribute(value=ast.Name(id="world"), attr="device"):
             return repr(world.device).replace("device(", "torch.device(", 1)
     return None
-
-
-def _tensor(v: Values, world: World) -> str:
-    return world.fitted(v).code("" if world.device.type == "cpu" else repr(str(world.device)))
 
 
 def _assignment(name: str, value: Any, world: World) -> str:
@@ -105,7 +101,7 @@ def _assignment(name: str, value: Any, world: World) -> str:
 
 def _expression(value: Any, world: World) -> str:
     if isinstance(value, Values):
-        return f"lambda: {_tensor(value, world)}"
+        return f"lambda: {world.code(value)}"
     if isinstance(value, (list, tuple)):
         inside = ", ".join(_expression(v, world) for v in value)
         return f"[{inside}]"
