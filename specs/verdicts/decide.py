@@ -102,7 +102,10 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
             first_line = str(error).partition("\n")[0]
             reason, expected = "the spec was stopped by an error", "no error"
             came = f"{type(error).__name__}: {first_line}"
-        text = script(claim, world, examples.last)
+        try:
+            text = script(claim, world, examples.last)
+        except Exception as failure:  # of ours; a verdict is not to be lost by it
+            text = f"# No script could be made of the example {examples.last}: {failure!r}\n"
         return Outcome(claim, device, "broken", reason, expected=expected, came=came, script=text, **facts)
     if examples.exercised < max(1, FLOOR * examples.seen):
         reason = f"only {examples.exercised} of {examples.seen} examples could have failed"

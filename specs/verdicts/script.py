@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import functools
 import importlib
 import inspect
 import textwrap
@@ -115,8 +116,8 @@ def _collect(name: str, module: Any, imports: list[str], helpers: list[str], don
     done.add(name)
     if name in ("same", "raises", "warns", "silent"):
         module = standalone
-    source = inspect.getsource(module)
-    for node in ast.parse(source).body:
+    source, statements = _read(module)
+    for node in statements:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if name == (alias.asname or alias.name.partition(".")[0]):
@@ -137,6 +138,13 @@ def _collect(name: str, module: Any, imports: list[str], helpers: list[str], don
                     _collect(inner.id, module, imports, helpers, done)
             first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
             helpers.append("".join(source.splitlines(keepends=True)[first - 1 : node.end_lineno]))
+
+
+@functools.cache
+def _read(module: Any) -> tuple[str, list[ast.stmt]]:
+    """The source of a module and the statements at its top."""
+    source = inspect.getsource(module)
+    return source, ast.parse(source).body
 
 
 def _defined(node: ast.stmt) -> set[str]:
