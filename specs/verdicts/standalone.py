@@ -23,8 +23,11 @@ def same(got, expected, why):
 def raises(error, *telling, why):
     try:
         yield
-    except error as caught:
-        assert not telling or any(part in str(caught) for part in telling), f"{why}: came {caught}"
+    except AssertionError:
+        raise
+    except Exception as caught:
+        fits = isinstance(caught, error) and (not telling or any(part in str(caught) for part in telling))
+        assert fits, f"{why}: expected {error.__name__}, came {caught!r}"
     else:
         raise AssertionError(f"{why}: expected {error.__name__}, came no error")
 
