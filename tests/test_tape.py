@@ -1,27 +1,29 @@
 """The reference model against first principles: sums over paths, and differences of exact polynomials."""
 
 import random
+from pathlib import Path
 
 import pytest
 
-from specs.tape.scalars import (
+from specs.tape.arrays import (
     Array,
-    Scalar,
     broadcast_shape,
     elementwise,
-    gradients,
     indexes,
     matmul,
     running_sum,
     sum_over,
 )
+from specs.tape.autograd import Tape
+from specs.tape.scalars import Complex, Scalar, gradients, number_of
+from specs.tape.statements import Refused, Statement
 
 
 def sum_over_paths(root, source):
     """The derivative as the sum, over all paths from root to source, of the products of local derivatives."""
     if root is source:
         return 1
-    return sum(local * sum_over_paths(parent, source) for parent, local in root.parents)
+    return sum(number_of(local) * sum_over_paths(parent, source) for parent, local in root.parents)
 
 
 def grown(seed, numbers):
@@ -102,3 +104,98 @@ def test_operations_on_arrays_by_hand():
     assert sum_over(a, 0).numbers == (4, 6)
     assert sum_over(a, 1).numbers == (3, 7)
     assert running_sum(a).numbers == (1, 2, 4, 6)
+
+
+def test_derivatives_that_are_scalars_can_be_differentiated_again():
+    x, y = Scalar(3), Scalar(-2)
+    z = x * x * x * y
+    first = gradients([(z, 1)], differentiable=True)
+    assert (first[x].number, first[y].number) == (3 * 9 * -2, 27)
+    second = gradients([(first[x], 1)])
+    assert (second[x], second[y]) == (6 * 3 * -2, 27)
+    third = gradients([(gradients([(first[x], 1)], differentiable=True)[x], 1)])
+    assert third[x] == 6 * -2
+
+
+def test_what_passes_a_scalar_goes_on_in_place_of_its_derivative():
+    x = Scalar(2)
+    y = x * x
+    z = y.times(5)
+    seen = []
+    derivative = gradients([(z, 1)], {y: lambda d: seen.append(d) or d * 10})
+    assert seen == [5]
+    assert (derivative[y], derivative[x]) == (50, 200)
+
+
+def test_complex_gradients_are_those_of_the_two_parts():
+    """For the real number |z|^2 the derivatives by the parts of z = 3 + 4i are 6 and 8; for the real part of z * z
+    they are 6 and -8."""
+    re, im = Scalar(3), Scalar(4)
+    z = Complex(re, im)
+    norm = z * z.conjugate()
+    derivative = gradients([(norm.real, 1)])
+    assert (norm.real.number, norm.imag.number, derivative[re], derivative[im]) == (25, 0, 6, 8)
+    square = gradients([((z * z).real, 1)])
+    assert (square[re], square[im]) == (6, -8)
+    mixed = Scalar(2) * z + Scalar(1)
+    assert (mixed.real.number, mixed.imag.number) == (7, 8)
+
+
+def statement(does, makes=(), of=(), options=()):
+    return Statement(does, tuple(makes), tuple(of), tuple(options))
+
+
+def tape_after(*statements):
+    """The tape after these statements, of which none may raise."""
+    tape = Tape()
+    for each in statements:
+        plan = tape.plan(each)
+        assert not plan.errors, (each, plan.errors)
+        plan.carry_out(False)
+    return tape
+
+
+A_LEAF = statement("leaf", "a", (), ["float64", (2,), (1, 2), True])
+
+
+def test_a_write_to_a_view_gives_the_whole_family_a_new_node():
+    tape = tape_after(
+        A_LEAF,
+        statement("clone", "b", "a"),
+        statement("row", "c", "b", [0]),
+        statement("neg_", (), "c"),
+        statement("backward", (), "b", [1, ((1, 1),), False, False]),
+    )
+    b = tape.tensors["b"]
+    assert (b.numbers, b.family.counter.version, tape.tensors["a"].grad.numbers) == ([-1, 2], 1, [-1, 1])
+
+
+def test_a_write_to_what_was_kept_may_be_an_error_and_elsewhere_may_not():
+    kept = [A_LEAF, statement("square", "b", "a"), statement("enter", (), (), ["no_grad"])]
+    backward = statement("backward", (), "b", [1, ((1, 1),), False, False])
+    plan = tape_after(*kept, statement("neg_", (), "a"), statement("leave")).plan(backward)
+    assert plan.errors
+    assert not plan.surely
+    assert not tape_after(*kept, statement("neg_", (), "b"), statement("leave")).plan(backward).errors
+
+
+def test_a_freed_graph_is_an_error_only_where_something_was_kept():
+    once = statement("backward", (), "b", [1, ((1, 1),), False, False])
+    squared = tape_after(A_LEAF, statement("square", "b", "a"), once).plan(once)
+    assert squared.surely
+    assert not tape_after(A_LEAF, statement("neg", "b", "a"), once).plan(once).errors
+
+
+def test_a_failed_backward_leaves_gradients_unknown_until_they_are_cleared():
+    tape = tape_after(A_LEAF, statement("square", "b", "a"))
+    tape.plan(statement("backward", (), "b", [1, ((1, 1),), False, False])).carry_out(True)
+    assert not tape.tensors["a"].grad_known
+    with pytest.raises(Refused):
+        tape.plan(statement("neg", "c", ["a.grad"]))
+    tape.plan(statement("clear_grad", (), "a")).carry_out(False)
+    assert tape.tensors["a"].grad_known
+
+
+def test_the_tape_knows_nothing_of_torch():
+    for path in (Path(__file__).parents[1] / "specs" / "tape").glob("*.py"):
+        assert "import torch" not in path.read_text(encoding="utf-8")

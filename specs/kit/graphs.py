@@ -18,12 +18,10 @@ from typing import NamedTuple
 import torch
 from hypothesis import strategies as st
 
-from ..tape.scalars import (
+from ..tape.arrays import (
     Array,
-    Scalar,
     broadcast_shape,
     elementwise,
-    gradients,
     indexes,
     matmul,
     over_first,
@@ -33,6 +31,7 @@ from ..tape.scalars import (
     sum_over,
     total,
 )
+from ..tape.scalars import Scalar, gradients
 from .values import LAYOUTS, Values, filled, forms
 from .world import World
 

@@ -23,7 +23,8 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from ..tape.scalars import Array, Scalar, elementwise, gradients, indexes, size_of, total
+from ..tape.arrays import Array, elementwise, indexes, size_of, total
+from ..tape.scalars import Scalar, gradients
 from .values import Values, values
 from .world import World
 
