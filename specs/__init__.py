@@ -13,6 +13,7 @@ CHAPTERS = (
     "grad_modes",
     "parameters",
     "modules",
+    "programs",
     "article",
 )
 

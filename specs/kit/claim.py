@@ -31,6 +31,7 @@ class Claim:
     until: Version | None  # the first release on which it is made no more
     needs: tuple[str, ...]  # capabilities of the world
     formerly: tuple[str, ...]  # ids that it had before a renaming
+    reaches: tuple[str, ...]  # what a good part of its examples has to contain
     spec: Callable[..., None]
     line: int
 
@@ -81,6 +82,7 @@ def claim(
     until: str | None = None,
     needs: Collection[str] = (),
     formerly: Collection[str] = (),
+    reaches: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make the function `spec_NAME` below, with its docstring, the claim `CHAPTER/NAME`.
 
@@ -90,6 +92,7 @@ def claim(
     until     the first release on which it is made no more
     needs     capabilities without which the claim isn't applicable
     formerly  ids that the claim had before it was renamed
+    reaches   what examples have to contain, one in ten at the least, or the verdict is vacuous
 
     Raises ClaimError, with one sentence, for a claim that can't stand.
     """
@@ -139,6 +142,7 @@ def claim(
             until=last,
             needs=tuple(needs),
             formerly=tuple(formerly),
+            reaches=tuple(reaches),
             spec=spec,
             line=function.__code__.co_firstlineno,
         )

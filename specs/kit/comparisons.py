@@ -22,6 +22,7 @@ class Broken(AssertionError):
     def __init__(self, why: str, expected: str, came: str):
         super().__init__(f"{why}\nexpected  {expected}\ncame      {came}")
         self.why, self.expected, self.came = why, expected, came
+        self.does = ""  # of a program: what the statement does after which it showed
 
 
 def show(value: Any) -> str:

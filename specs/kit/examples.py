@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ class Examples:
     exercised: int = 0
     last: dict[str, Any] = field(default_factory=dict)  # what was drawn for the latest one
     comparisons: int = 0  # those that could have failed, in the latest one
+    reach: Counter[str] = field(default_factory=Counter)  # how many examples contained what
 
 
 _running: list[Examples] = []
@@ -42,6 +44,12 @@ def exercise() -> None:
     """Note that a comparison is made now that could fail."""
     if _running:
         _running[-1].comparisons += 1
+
+
+def reached(things: Iterable[str]) -> None:
+    """Note that the example at hand contains these things, each of them once."""
+    if _running:
+        _running[-1].reach.update(set(things))
 
 
 def counted(body: Callable[..., None]) -> Callable[..., None]:

@@ -26,7 +26,7 @@ def _computes(dtype: torch.dtype) -> Callable[[torch.device], bool]:
     return probe
 
 
-for _dtype in ("float64", "float32", "float16", "bfloat16", "complex64"):
+for _dtype in ("float64", "float32", "float16", "bfloat16", "complex64", "complex128"):
     CAPABILITIES[_dtype] = _computes(getattr(torch, _dtype))
 
 

@@ -24,6 +24,7 @@ VERDICTS = {
     "not applicable": "a capability is missing, or the release is out of the claim's range",
 }
 FAILING = ("broken", "vacuous", "undecided")
+REACH = 0.1  # of the examples seen: so many have to contain each thing that the claim reaches
 FLOOR = 0.25  # of the examples seen: with fewer that could have failed, the verdict is vacuous
 
 
@@ -43,6 +44,7 @@ class Outcome:
     script: str = ""
     example: dict[str, Any] = field(default_factory=dict)  # what was drawn last: of a broken claim the counterexample
     error: Exception | None = None
+    reach: dict[str, int] = field(default_factory=dict)  # how many examples contained what
 
     def record(self) -> dict[str, Any]:
         """The outcome as the ledger keeps it."""
@@ -60,6 +62,10 @@ class Outcome:
         for name in ("reason", "expected", "came", "script"):
             if text := getattr(self, name):
                 record[name] = text
+        if self.reach:
+            pairs = sum(thing.startswith("pair ") for thing in self.reach)
+            record["reach"] = {t: n for t, n in sorted(self.reach.items()) if not t.startswith("pair ")}
+            record["reach"]["kinds of pairs"] = pairs
         return record
 
 
@@ -89,6 +95,7 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
         "seconds": time.perf_counter() - start,
         "example": examples.last,
         "error": error,
+        "reach": dict(examples.reach),
     }
     if isinstance(error, Flaky):
         reason = "the same example gave different results when it was run again"
@@ -110,4 +117,8 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
     if examples.exercised < max(1, FLOOR * examples.seen):
         reason = f"only {examples.exercised} of {examples.seen} examples could have failed"
         return Outcome(claim, device, "vacuous", reason, **facts)
+    for thing in claim.reaches:
+        if examples.reach[thing] < REACH * examples.seen:
+            reason = f"only {examples.reach[thing]} of {examples.seen} examples contained: {thing}"
+            return Outcome(claim, device, "vacuous", reason, **facts)
     return Outcome(claim, device, "holds", **facts)

@@ -36,6 +36,9 @@ _WORLD = '''class world:
 
 def script(claim: Claim, world: World, drawn: dict[str, Any]) -> str:
     """The script that runs the body of the claim's spec on the example `drawn` in `world`."""
+    for value in drawn.values():
+        if hasattr(value, "script"):  # a program, which says by itself what is expected of it
+            return _head(claim, world) + "\n" + value.script(world.device)
     source = textwrap.dedent(inspect.getsource(claim.body))
     definition = ast.parse(source).body[0]
     body, used = _body(source, definition, world, drawn)
@@ -48,10 +51,13 @@ def script(claim: Claim, world: World, drawn: dict[str, Any]) -> str:
     for name in sorted(used):
         _collect(name, importlib.import_module(claim.body.__module__), imports, helpers, done)
     example = [_assignment(name, value, world) for name, value in drawn.items() if name in used]
-    head = f'"""{claim.id}, a counterexample on torch {torch.__version__}, {world.device}.\n\n'
-    head += textwrap.fill(claim.sentence, 98) + '\n"""\n'
-    parts = [head + "\n" + "\n".join(dict.fromkeys(imports)) + "\n", *helpers, "".join(example), body]
+    parts = [_head(claim, world) + "\n" + "\n".join(dict.fromkeys(imports)) + "\n", *helpers, "".join(example), body]
     return "\n".join(part for part in parts if part)
+
+
+def _head(claim: Claim, world: World) -> str:
+    head = f'"""{claim.id}, a counterexample on torch {torch.__version__}, {world.device}.\n\n'
+    return head + textwrap.fill(claim.sentence, 98) + '\n"""\n'
 
 
 def _body(source: str, definition: ast.FunctionDef, world: World, drawn: dict[str, Any]) -> tuple[str, set[str]]:
