@@ -48,8 +48,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--profile",
         default="gate",
-        choices=("quick", "gate", "nightly"),
-        help="how many examples decide a claim: 25, 100 or 2000. Default: %(default)s.",
+        choices=("quick", "gate", "nightly", "fuzz"),
+        help="how many examples decide a claim: 25, 100 or 2000 (default: %(default)s); or fuzz: no claims are decided,"
+        " but random programs run in lock step with the reference model until --budget is used up.",
+    )
+    group.addoption("--budget", metavar="TIME", help="how long --profile fuzz takes: 90s, 10m or 2h. Default: 60s.")
+    group.addoption(
+        "--findings",
+        metavar="DIR",
+        default="findings",
+        help="where --profile fuzz writes a script for each kind of difference. Default: %(default)s.",
     )
     group.addoption(
         "--observed",
@@ -65,17 +73,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """Fuzz in place of a session, if the profile says so."""
+    if config.getoption("--profile") != "fuzz":
+        return None
+    if config.option.help or config.option.version:
+        return None
     _require_packages()
-    import torch
+    from . import devices, fuzz
 
-    from . import devices, ledger, profiles
+    if config.getoption("--ledger"):
+        raise pytest.UsageError("--profile fuzz decides no claims, so there is no ledger to write")
+    try:
+        seconds = fuzz.parse_budget(config.getoption("--budget") or "60s")
+    except ValueError as error:
+        raise pytest.UsageError(f"--budget: {error}") from None
+    _import(config)
+    try:
+        present = devices.find(config.getoption("--device"), config.getoption("--require-device")).present
+    except devices.DeviceError as error:
+        raise pytest.UsageError(str(error)) from None
+    workers = config.getoption("numprocesses", None) or 1  # pytest-xdist has made a number of `auto`
+    seed, imports = config.getoption("--example-seed"), config.getoption("imports")
+    return fuzz.main(list(present), seconds, seed, workers, imports, Path(config.getoption("--findings")))
 
+
+def _import(config: pytest.Config) -> None:
     for name in config.getoption("imports"):
         try:
             importlib.import_module(name)
         except Exception as error:
             raise pytest.UsageError(f"--import {name}: {type(error).__name__}: {error}") from None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--profile") == "fuzz":
+        return
+    if config.getoption("--budget"):
+        raise pytest.UsageError("--budget is for --profile fuzz")
+    _require_packages()
+    import torch
+
+    from . import devices, ledger, profiles
+
+    _import(config)
     torch.set_num_threads(1)  # tensors are tiny; one worker, one core
     path = config.getoption("--ledger")
     try:
