@@ -118,20 +118,6 @@ def spec_a_graph_does_not_grow_under_no_grad(world, graph, operations, off):
         same(tensors[name].grad, expected[name], why=f"the graph from {graph.root} to {name} was recorded before")
 
 
-@claim(cites=["autograd_mechanics/no-grad-as-if-no-input-requires-grad"])
-@given(graph=graphs(), off=OFF)
-def spec_no_grad_changes_no_values(world, graph, off):
-    """Operations compute the same values with grad mode off as with it on."""
-    recorded = graph.build(world)
-    mode, _ = MODES[off]
-
-    with mode():
-        tensors = graph.build(world)
-
-    for name in recorded:
-        same(tensors[name], recorded[name], why=f"the mode doesn't change what {name} is")
-
-
 @claim(
     cites=[
         "autograd_mechanics/no-grad-results-usable-later",

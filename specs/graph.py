@@ -73,7 +73,14 @@ def spec_an_operation_is_recorded_if_an_input_requires_grad(world, v, code, kind
         same([x.requires_grad for x in inputs], requiring, why="an operation leaves its inputs alone")
 
 
-@claim(cites=["article/forward-computes-result", "autograd_mechanics/forward-computes-and-builds-the-graph"])
+@claim(
+    cites=[
+        "article/forward-computes-result",
+        "autograd_mechanics/forward-computes-and-builds-the-graph",
+        "autograd_mechanics/no-grad-as-if-no-input-requires-grad",
+    ],
+    formerly=["grad_modes/no_grad_changes_no_values"],
+)
 @given(g=graphs())
 def spec_recording_does_not_change_what_is_computed(world, g):
     """The forward pass computes the same values whether it records the operations or not."""

@@ -108,7 +108,7 @@ def no_grad_forgets_the_graph_of_what_it_clones():
         yield
 
 
-@fault("grad_modes/no_grad_changes_no_values")
+@fault("graph/recording_does_not_change_what_is_computed")
 def squares_are_one_too_large_under_no_grad():
     """With grad mode off, the product of a tensor with itself is 1 too large."""
 
@@ -123,7 +123,7 @@ def squares_are_one_too_large_under_no_grad():
         yield
 
 
-@fault("grad_modes/no_grad_changes_no_values")
+@fault("graph/recording_does_not_change_what_is_computed")
 def abs_is_skipped_under_no_grad():
     """With grad mode off, abs() gives back the values that it got."""
 
@@ -163,7 +163,7 @@ def history_is_hidden_where_grad_mode_is_off():
         yield
 
 
-@fault("grad_modes/leaves_can_be_made_in_every_mode")
+@fault("grad_modes/leaves_can_be_made_in_every_mode", "leaves/a_parameter_is_a_leaf")
 def parameters_made_under_no_grad_are_frozen():
     """With grad mode off nn.Parameter makes a tensor that doesn't require grad."""
 

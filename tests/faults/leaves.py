@@ -479,20 +479,6 @@ def a_view_of_a_result_reads_without_a_grad_fn():
 
 
 @fault("leaves/a_parameter_is_a_leaf")
-def a_parameter_made_under_no_grad_does_not_require_grad():
-    """A Parameter requires grad only if grad mode is on where it is made."""
-
-    def make(true):
-        def new(cls, data=None, requires_grad=True):
-            return true(cls, data, requires_grad and torch.is_grad_enabled())
-
-        return staticmethod(new)
-
-    with patched(torch.nn.Parameter, "__new__", make):
-        yield
-
-
-@fault("leaves/a_parameter_is_a_leaf")
 def a_parameter_of_a_result_copies_it():
     """A Parameter that is made of a result has memory of its own."""
 
