@@ -15,10 +15,12 @@ from .kit.lockstep import lock_step
 
 # Hooks and retained gradients have claims of their own: older releases fail in them.
 PLAIN = {"hook": 0, "unhook": 0, "retain_grad": 0}
+NEEDS = ["float64", "float32", "complex128", "in-place", "views"]  # any program may contain any of them
 
 
 @claim(
     cites=["autograd_mechanics/forward-computes-and-builds-the-graph", "torch_tensor/detached-shares-storage"],
+    needs=NEEDS,
     reaches=["statement result", "statement view", "statement in place"],
 )
 @given(program=programs(view=10, several=3, write=8, quiet_write=5, **PLAIN))
@@ -38,6 +40,7 @@ def spec_every_tensor_has_the_numbers_of_its_definition(world, program):
         "torch_tensor/requires-grad-in-place-sets-the-flag",
         "torch_tensor/retains-grad-tells",
     ],
+    needs=NEEDS,
     reaches=["statement requires_grad_", "statement detach", "statement in place", "statement enter"],
 )
 @given(program=programs(requires_grad_=4, detach=3, write=8, enter=4, **PLAIN))
@@ -57,6 +60,7 @@ def spec_requires_grad_spreads_from_operands_to_results(world, program):
         "torch_tensor/user-made-tensors-are-leaves",
         "autograd_mechanics/grad-fn-is-the-way-into-the-graph",
     ],
+    needs=NEEDS,
     reaches=["statement result", "statement view", "statement in place"],
 )
 @given(program=programs(view=8, write=8, detach_=3, **PLAIN))
@@ -77,6 +81,7 @@ def spec_what_was_recorded_has_a_grad_fn_and_is_no_leaf(world, program):
         "torch_autograd/backward-writes-into-its-inputs-only",
         "torch_tensor/only-leaves-get-grad",
     ],
+    needs=NEEDS,
     reaches=["statement backward", "statement result", "statement view"],
 )
 @given(program=programs(backward=14, result=20, leaf=3, **PLAIN))
@@ -90,6 +95,7 @@ def spec_backward_adds_the_exact_gradient_and_changes_nothing_else(world, progra
 
 @claim(
     cites=["autograd_mechanics/no-error-means-right-gradients", "autograd_mechanics/changed-saved-tensor-raises"],
+    needs=NEEDS,
     reaches=["statement in place", "statement backward"],
 )
 @given(program=programs(write=18, quiet_write=9, backward=14, view=9, leaf=1, **PLAIN))
@@ -111,6 +117,7 @@ def spec_a_write_never_makes_a_gradient_silently_wrong(world, program):
         "torch_autograd/graph-is-freed-unless-retained",
         "torch_autograd/only-floating-point-and-complex",
     ],
+    needs=NEEDS,
     reaches=["statement backward", "statement in place", "statement grad"],
 )
 @given(program=programs(backward=12, grad=6, write=10, requires_grad_=4, detach_=4, **PLAIN))
@@ -124,7 +131,7 @@ def spec_an_error_leaves_everything_as_it_was(world, program):
             step.agree_on("values", "requires_grad", "history", "gradients", "modes")
 
 
-@claim(observed=True, reaches=["statement in place", "statement detach", "statement view"])
+@claim(observed=True, needs=NEEDS, reaches=["statement in place", "statement detach", "statement view"])
 @given(program=programs(write=10, quiet_write=8, detach=4, data=3, **PLAIN))
 @replayed
 def spec_each_write_counts_once_for_all_that_share_memory(world, program):
@@ -144,6 +151,7 @@ def spec_each_write_counts_once_for_all_that_share_memory(world, program):
         "autograd_mechanics/hooks-registered-after-changes-see-the-last-value",
     ],
     since="2.3",
+    needs=NEEDS,
     reaches=["statement hook", "statement backward"],
 )
 @given(program=programs(hook=10, backward=14, unhook=3))
@@ -159,6 +167,7 @@ def spec_hooks_see_the_gradient_by_the_tensor_as_it_was_when_they_came(world, pr
 @claim(
     cites=["torch_tensor/retain-grad-fills-grad", "torch_tensor/retain-grad-does-nothing-to-leaves"],
     since="2.3",
+    needs=NEEDS,
     reaches=["statement retain_grad", "statement backward", "statement hook"],
 )
 @given(program=programs(retain_grad=8, hook=5, backward=14, write=6))
@@ -177,6 +186,7 @@ def spec_a_retained_gradient_is_that_of_the_latest_value(world, program):
         "torch_autograd/retain-graph-is-create-graph-by-default",
     ],
     since="2.0",
+    needs=NEEDS,
     reaches=["statement grad", "statement result"],
 )
 @given(program=programs(grad=16, backward=10, clear_grad=2, **PLAIN))
@@ -198,6 +208,7 @@ def spec_gradients_can_be_used_and_differentiated_again(world, program):
         "torch_autograd/inference-mode-records-nothing",
         "torch_autograd/inference-mode-takes-a-flag",
     ],
+    needs=NEEDS,
     reaches=["statement enter", "statement leave", "statement set_grad_enabled", "mode inference_mode True"],
 )
 @given(program=programs(enter=9, leave=7, set_grad_enabled=3, **PLAIN))
@@ -214,6 +225,7 @@ def spec_modes_nest_and_decide_what_is_recorded(world, program):
         "autograd_mechanics/no-grad-for-in-place-updates",
         "autograd_mechanics/graph-is-recreated-at-every-iteration",
     ],
+    needs=NEEDS,
     reaches=["statement backward", "statement zero_grad", "mode no_grad"],
 )
 @given(program=programs(quiet_write=12, backward=14, zero_grad=8, clear_grad=4, leaf=1, **PLAIN))
@@ -227,7 +239,7 @@ def spec_parameters_can_be_updated_between_backwards(world, program):
 
 @claim(
     cites=["autograd_mechanics/chain-rule-from-roots-to-leaves"],
-    needs=["complex128"],
+    needs=NEEDS,
     reaches=["statement backward", "statement result"],
 )
 @given(program=programs(dtypes=("complex128", "complex128", "float64"), view=9, backward=14, **PLAIN))

@@ -12,7 +12,7 @@ from specs.kit.programs import Program
 from specs.kit.world import World
 from specs.tape.operations import OPERATIONS
 
-from .faults import wrong_kernel
+from .faults import patched, wrong_kernel
 
 WORLD = World(torch.device("cpu"))
 DRAWN = [written(random.Random(seed).randbytes(CHUNK * 26)) for seed in range(1500)]
@@ -114,3 +114,17 @@ def test_a_wrong_derivative_is_noticed_by_lock_step_and_by_the_script():
             finally:
                 torch.set_grad_enabled(True)
     assert failed >= 0.9 * len(found)
+
+
+def test_a_gradient_that_there_should_not_be_is_noticed():
+    def make(true):
+        def grad(outputs, inputs, *args, **options):
+            found = true(outputs, inputs, *args, **options)
+            return tuple(torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True))
+
+        return grad
+
+    with patched(torch.autograd, "grad", make):
+        found = [broken for program in DRAWN[:400] if (broken := difference(WORLD, program))]
+    assert found
+    assert {broken.expected for broken in found} == {"None"}

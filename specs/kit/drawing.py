@@ -140,10 +140,9 @@ class Writer:
         """Append a statement, if the tape knows what it does."""
         statement = Statement(does, tuple(makes), tuple(of), tuple(options))
         try:
-            plan = self.tape.plan(statement)
+            self.tape.run(statement)
         except Refused:
             return False
-        plan.carry_out(bool(plan.errors))  # of an error that may come or not, more is certain later if it doesn't
         self.statements.append(statement)
         return True
 

@@ -109,15 +109,16 @@ class Run:
     # What there is to see: each method gives what PyTorch shows and what the tape says, by name.
 
     def live(self) -> Iterator[tuple[str, torch.Tensor, Tensor]]:
-        """Every tensor that has a name."""
+        """Every tensor that has a name; whether a gradient is there at all, `values` tells."""
         for name, tensor in self.tape.tensors.items():
-            if tensor is not None:
+            if tensor is not None and self.tensors[name] is not None:
                 yield name, self.tensors[name], tensor
 
     def values(self) -> tuple[dict, dict]:
-        """Dtypes, shapes and numbers."""
-        seen = {n: (t.dtype, tuple(t.shape), t.tolist()) for n, t, _ in self.live()}
-        return seen, {n: (dtype_of(m.dtype), m.shape, self._numbers(m)) for n, _, m in self.live()}
+        """Dtypes, shapes and numbers; None for a gradient that there isn't."""
+        seen = {n: t if t is None else (t.dtype, tuple(t.shape), t.tolist()) for n, t in self.tensors.items()}
+        expected = self.tape.tensors.items()
+        return seen, {n: m and (dtype_of(m.dtype), m.shape, self._numbers(m)) for n, m in expected}
 
     def requires_grad(self) -> tuple[dict, dict]:
         """Whether gradients are wanted, and whether they are retained."""

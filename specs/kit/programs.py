@@ -192,8 +192,7 @@ class Program:
                 indent -= 1
             lines += ["    " * indent + line for line in code(statement, tape, torch.device(device)) if line]
             indent += statement.does == "enter"
-            plan = tape.plan(statement)
-            plan.carry_out(bool(plan.errors))
+            tape.run(statement)
         return [*lines, "    " * indent + "pass"] if lines and lines[-1].endswith(":") else lines
 
     @property
@@ -229,10 +228,9 @@ class Program:
         tape = Tape()
         for number, statement in enumerate(program.statements, start=1):
             try:
-                plan = tape.plan(statement)
+                tape.run(statement)
             except (Refused, TypeError, AttributeError, ValueError, LookupError) as error:
                 raise ValueError(f"statement {number}, {statement.does}, can't be predicted: {error}") from error
-            plan.carry_out(bool(plan.errors))
         return program
 
 
@@ -292,8 +290,7 @@ def _script(program: Program, device: torch.device) -> Iterator[str]:
     versions: dict[str, int] = {}
     for statement in program.statements:
         lines = [line for line in code(statement, tape, device) if line]
-        plan = tape.plan(statement)
-        plan.carry_out(bool(plan.errors))
+        plan = tape.run(statement)
         indent -= statement.does == "leave"
         margin = "    " * indent
         if plan.errors:

@@ -77,6 +77,15 @@ class Tape(Engine):
             return self._write(operation, operands, statement.options)
         return self._compute(operation, statement.makes[0], operands, statement.options)
 
+    def run(self, statement: Statement) -> Plan:
+        """Carry a statement out by itself, and give its plan. Raises Refused as `plan` does.
+
+        Of an error that may come or not it is taken that it came: then less is certain afterwards.
+        """
+        plan = self.plan(statement)
+        plan.carry_out(bool(plan.errors))
+        return plan
+
     def _arguments(self, statement: Statement) -> list[Any]:
         return [statement.makes, *(self._tensor(name) for name in statement.of)]
 

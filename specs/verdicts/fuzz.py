@@ -49,8 +49,7 @@ def predictable(program: Program) -> bool:
     tape = Tape()
     try:
         for statement in program.statements:
-            plan = tape.plan(statement)
-            plan.carry_out(bool(plan.errors))
+            tape.run(statement)
     except (Refused, LookupError, AttributeError, TypeError):
         return False
     return True
