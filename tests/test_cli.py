@@ -258,6 +258,9 @@ def test_devices_that_are_absent_are_named(checkout):
         (["--require-device", "quantum"], "'quantum' names no device"),
         (["--ledger", "no/such/folder/ledger.json"], "can't be written to"),
         (["--ledger", "."], "it is a directory"),
+        (["--resume"], "needs --ledger"),
+        (["--against", "tox.ini"], "isn't JSON"),
+        (["--against", "nothing.json"], "can't be read"),
         (["--import", "no_such_module"], "no_such_module"),
         (["--import", "broken_module"], "broken_module: ZeroDivisionError"),
         (["--profile", "slow"], "invalid choice: 'slow'"),
@@ -333,9 +336,13 @@ def test_a_missing_or_old_package_is_told_in_one_sentence(checkout, tmp_path, pa
 def test_a_ledger_that_cannot_be_written_in_the_end_is_told(checkout):
     path = checkout.folder / "folder" / "ledger.json"
     path.parent.mkdir()
-    removes = (
-        '@claim(cites=CITED)\ndef spec_z(world):\n    "It is so."\n    same(os.rmdir("folder"), None, why="it is")\n'
-    )
+    removes = """
+@claim(cites=CITED)
+def spec_z(world):
+    "It is so."
+    import shutil
+    same(shutil.rmtree("folder"), None, why="it is")
+"""
     done = checkout.run(removes, options=("--device", "cpu", "--ledger", str(path)))
     assert done.returncode == 3
     assert "the ledger could not be written to" in done.stdout
@@ -343,8 +350,73 @@ def test_a_ledger_that_cannot_be_written_in_the_end_is_told(checkout):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_an_interrupted_run_leaves_a_ledger_that_says_so(checkout):
-    stops = '@claim(cites=CITED)\ndef spec_z_stops(world):\n    "It goes on."\n    raise KeyboardInterrupt\n'
-    _, ledger = checkout.ledger(HOLDS, stops)
-    assert not ledger["complete"]
-    assert verdicts(ledger) == {"it_holds": "holds"}
+@pytest.mark.parametrize("end", ["raise KeyboardInterrupt", "os.kill(os.getpid(), 9)"])
+@pytest.mark.parametrize("older", [False, True])
+def test_a_stopped_run_leaves_what_was_decided_and_can_be_resumed(checkout, end, older):
+    once = f"""
+@claim(cites=CITED)
+def spec_z_stops_once(world):
+    "It goes on."
+    if not os.path.exists("stopped"):
+        open("stopped", "w").close()
+        {end}
+    same(1, 1, why="it went on")
+"""
+    path = checkout.folder / "ledger.json"
+    if older:
+        path.write_text("an older ledger")
+    options = ("--device", "cpu", "--ledger", str(path))
+    assert checkout.run(HOLDS, BROKEN, once, options=options).returncode != 0
+
+    assert path.exists() == older
+    left = json.loads(Path(f"{path}.incomplete").read_text())
+    jsonschema.validate(left, json.loads(SCHEMA.read_text()))
+    assert verdicts(left) == {"it_holds": "holds", "it_is_broken": "broken"}
+    assert not left["complete"]
+
+    other = checkout.run(HOLDS, BROKEN, once, options=(*options, "--resume", "--profile", "quick"))
+    assert (other.returncode, other.stderr.count("\n")) == (4, 2)
+    assert "the run can't go on" in other.stderr
+    done = checkout.run(HOLDS, BROKEN, once, options=(*options, "--resume"))
+    assert done.returncode == 1, done.stdout
+    ledger = json.loads(path.read_text())
+    assert ledger["complete"]
+    assert verdicts(ledger) == {"it_holds": "holds", "it_is_broken": "broken", "z_stops_once": "holds"}
+    assert [r for r in ledger["verdicts"] if "stops" not in r["claim"]] == left["verdicts"]  # decided once
+    assert sorted(p.name for p in checkout.folder.glob("ledger*")) == ["ledger.json"]
+
+
+def test_two_runs_do_not_write_one_ledger(checkout):
+    slow = f"""
+@claim(cites=CITED)
+def spec_it_waits(world):
+    "Another run is refused."
+    import subprocess
+    command = {[sys.executable, "-m", "pytest", "--device", "cpu", "--ledger=ledger.json", "-q"]!r}
+    other = subprocess.run(command, capture_output=True, text=True)
+    same((other.returncode, "another run is writing" in other.stderr), (4, True), why=other.stdout + other.stderr)
+"""
+    done, ledger = checkout.ledger(HOLDS, slow)
+    assert done.returncode == 0, done.stdout
+    assert verdicts(ledger) == {"it_holds": "holds", "it_waits": "holds"}
+
+
+def test_against_shows_and_fails_only_what_changed(checkout):
+    _, ledger = checkout.ledger(HOLDS, BROKEN)
+    path, before = checkout.folder / "ledger.json", checkout.folder / "before.json"
+    for record in ledger["verdicts"]:
+        record.update({"verdict": "broken"} | dict.fromkeys(("reason", "expected", "came", "script"), "?"))
+    before.write_text(json.dumps(ledger))
+    mended = checkout.run(HOLDS, BROKEN, options=("--device", "cpu", "--against", str(before)))
+    assert mended.returncode == 0, mended.stdout
+    assert "NEWLY HOLDING  sample/it_holds" in mended.stdout
+    assert "sample/it_is_broken" not in mended.stdout
+    for record in ledger["verdicts"]:
+        record.update(verdict="holds")
+    before.write_text(json.dumps(ledger))
+    broken = checkout.run(HOLDS, BROKEN, options=("--device", "cpu", "--against", str(before), "-n", "1"))
+    assert broken.returncode == 1
+    assert "NEWLY BROKEN  sample/it_is_broken" in broken.stdout
+    assert "a script that shows it" in broken.stdout
+    assert "the article" not in broken.stdout
+    assert path.exists()

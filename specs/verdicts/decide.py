@@ -16,14 +16,6 @@ from ..kit.examples import watched
 from ..kit.world import World
 from .script import script
 
-VERDICTS = {
-    "holds": "the claim holds",
-    "broken": "a counterexample was found",
-    "vacuous": "too few examples really exercised the claim",
-    "undecided": "the run crashed, hung or contradicted itself",
-    "not applicable": "a capability is missing, or the release is out of the claim's range",
-}
-FAILING = ("broken", "vacuous", "undecided")
 REACH = 0.1  # of the examples seen: so many have to contain each thing that the claim reaches
 FLOOR = 0.25  # of the examples seen: with fewer that could have failed, the verdict is vacuous
 
@@ -62,6 +54,10 @@ class Outcome:
         for name in ("reason", "expected", "came", "script"):
             if text := getattr(self, name):
                 record[name] = text
+        if self.claim.releases:
+            record["releases"] = self.claim.releases
+        if self.claim.formerly:
+            record["formerly"] = list(self.claim.formerly)
         if self.reach:
             pairs = sum(thing.startswith("pair ") for thing in self.reach)
             record["reach"] = {t: n for t, n in sorted(self.reach.items()) if not t.startswith("pair ")}

@@ -10,7 +10,7 @@ from typing import Any
 
 from packaging.version import Version
 
-from .. import CHAPTERS
+from .. import CHAPTERS, PARTS
 from ..documents import FINDINGS, Document, Statement, documents
 from ..kit.claim import CLAIMS, Claim
 from .ledger import read
@@ -29,10 +29,21 @@ def ledgers() -> list[dict[str, Any]]:
     return sorted(found, key=lambda ledger: (_release(ledger), ledger["file"]))
 
 
-def pages() -> dict[Path, str]:
-    """Every generated file and its text."""
+def claims() -> dict[str, Claim]:
+    """Every claim of the suite by its id."""
     for chapter in CHAPTERS:
         importlib.import_module(f"..{chapter}", __package__)
+    return CLAIMS
+
+
+def verified(claim: Claim) -> str:
+    """On which releases and devices the claim got which verdict in the committed ledgers, in one line."""
+    return _verified(claim, ledgers())
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file and its text."""
+    claims()
     runs = ledgers()
     readme = ROOT / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
@@ -40,6 +51,7 @@ def pages() -> dict[Path, str]:
     result = {
         readme: f"{before}{BEGIN}\n{_runs_table(runs, 'docs/results/')}\n{_findings()}{END}{after}",
         ROOT / "docs" / "SEMANTICS.md": _semantics(runs),
+        ROOT / "docs" / "COVERAGE.md": _coverage(),
     }
     for document in documents().values():
         result[ROOT / "docs" / f"{document.name.upper()}.md"] = _document(document, runs)
@@ -111,18 +123,62 @@ def _verified(claim: Claim, runs: list[dict[str, Any]]) -> str:
     return " · ".join(parts) or "not run"
 
 
+def _title(chapter: str) -> tuple[str, str]:
+    """What the chapter is about, in one line, and what more its docstring says."""
+    module = importlib.import_module(f"..{chapter}", __package__)
+    title, _, rest = (module.__doc__ or "").strip().partition("\n")
+    return title.rstrip("."), rest.strip()
+
+
+def _contents() -> str:
+    """The parts and their chapters, with the number of claims in each."""
+    text = ""
+    for part, chapters in PARTS.items():
+        text += f"\n**{part}**\n\n"
+        for chapter in chapters:
+            number = sum(claim.chapter == chapter for claim in CLAIMS.values())
+            text += f"- [{_title(chapter)[0]}](#{chapter}) ({_plural(number, 'claim')})\n"
+    return text
+
+
+def _coverage() -> str:
+    text = GENERATED + "# What the documents say, and what is claimed\n\n"
+    text += "A statement is *claimed* if a claim confirms or corrects it, and *not testable* if no test can decide it, "
+    text += "for the reason that stands below. One that is neither is *open*.\n\n"
+    text += "| document | statements | claimed | of these corrected | not testable | open |\n"
+    text += "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+    rows, reasons, wrong = [], "", ""
+    for document in documents().values():
+        claimed = [s for s in document.statements if citing(s)]
+        undecidable = [s for s in document.statements if s.finding == "undecidable"]
+        corrected = sum(s.finding in ("qualified", "refuted") for s in claimed)
+        open_ones = sum(s not in claimed and s not in undecidable for s in document.statements)
+        rows.append((len(document.statements), len(claimed), corrected, len(undecidable), open_ones))
+        link = f"[{document.title}]({document.name.upper()}.md)"
+        text += f"| {link} | {' | '.join(map(str, rows[-1]))} |\n"
+        reasons += "".join(f"- {_link(s.id)}: {s.says} *{s.why}*\n" for s in undecidable)
+        for s in document.statements:
+            if s.finding == "refuted":
+                claims = ", ".join(f"`{claim.id}`" for claim in citing(s))
+                wrong += f"- {_link(s.id)}: {s.says}<br>\n  *{s.why}* {claims}\n"
+    text += f"| **all** | {' | '.join(f'**{sum(column)}**' for column in zip(*rows, strict=True))} |\n"
+    text += f"\n{len(CLAIMS)} claims, {sum(not claim.cites for claim in CLAIMS.values())} of them about behaviour that "
+    text += "no document speaks of.\n\n## Refuted: what documents say and PyTorch doesn't do\n\n"
+    text += "`python -m specs show CLAIM` prints a script that shows what happens instead.\n\n" + wrong
+    return text + f"\n## Not testable\n\n{reasons}"
+
+
 def _semantics(runs: list[dict[str, Any]]) -> str:
     text = GENERATED + "# How autograd behaves\n\n"
     text += "Each sentence is a claim that a property in `specs/` decides; below it stand the releases and "
     text += "devices on which it was verified. *Observed* marks behaviour that no documentation promises.\n\n"
-    text += _runs_table(runs, "results/")
+    text += _runs_table(runs, "results/") + _contents()
     for chapter in CHAPTERS:
-        module = importlib.import_module(f"..{chapter}", __package__)
         claims = [claim for claim in CLAIMS.values() if claim.chapter == chapter]
-        title, _, rest = (module.__doc__ or "").strip().partition("\n")
-        text += f"\n## {title.rstrip('.')}\n\n"
-        if rest.strip():
-            text += f"{rest.strip()}\n\n"
+        title, rest = _title(chapter)
+        text += f'\n<a id="{chapter}"></a>\n\n## {title}\n\n'
+        if rest:
+            text += f"{rest}\n\n"
         text += f"[specs/{chapter}.py](../specs/{chapter}.py), {_plural(len(claims), 'claim')}\n"
         for claim in claims:
             observed = " *(observed)*" if claim.standing == "observed" else ""

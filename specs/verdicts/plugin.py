@@ -8,17 +8,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .. import OLDEST_TORCH
-from . import terminal
+from .. import CHAPTERS, OLDEST_TORCH
+from . import FAILING, terminal
 from .devices import Devices
 
 DEVICES = pytest.StashKey[Devices]()
-OUTCOME = pytest.StashKey()
+AGAINST = pytest.StashKey[dict[str, Any]]()
+DECIDED = pytest.StashKey[dict[tuple[str, str], dict[str, Any]]]()
+RECORD = pytest.StashKey[dict[str, Any]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +48,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="import this module first, as for the backend of an out-of-tree device.",
     )
     group.addoption("--ledger", metavar="PATH", help="write verdicts and environment to this JSON file.")
+    group.addoption(
+        "--resume",
+        action="store_true",
+        help="go on from what a run with the same --ledger had decided when it was stopped.",
+    )
+    group.addoption(
+        "--against",
+        metavar="LEDGER",
+        help="show only what changed since this ledger was written; what failed there already doesn't fail the run.",
+    )
     group.addoption(
         "--profile",
         default="gate",
@@ -124,11 +137,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[DEVICES] = devices.find(config.getoption("--device"), config.getoption("--require-device"))
         if path:
             ledger.check_writable(Path(path))
+        if against := config.getoption("--against"):
+            config.stash[AGAINST] = ledger.read(Path(against))
+        config.stash[DECIDED] = _decided(config)
     except (devices.DeviceError, ledger.LedgerError) as error:
         raise pytest.UsageError(str(error)) from None
     profiles.load(config.getoption("--profile"))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sends its reports
-        verdicts = Verdicts(config, config.stash[DEVICES], Path(path) if path else None)
+        try:
+            verdicts = Verdicts(config, config.stash[DEVICES], Path(path) if path else None)
+        except ledger.LedgerError as error:
+            raise pytest.UsageError(str(error)) from None
         config.pluginmanager.register(verdicts, "autograd-conformance-verdicts")
 
 
@@ -187,23 +206,66 @@ def world(request: pytest.FixtureRequest):
     return World(torch.device(request.param))
 
 
+def _decided(config: pytest.Config) -> dict[tuple[str, str], dict[str, Any]]:
+    """The records of a run that was stopped, by claim and device, if this one goes on from it."""
+    from . import ledger
+
+    if not config.getoption("--resume"):
+        return {}
+    if not config.getoption("--ledger"):
+        raise ledger.LedgerError("--resume needs --ledger PATH, the same as of the run that was stopped")
+    path = ledger.incomplete(Path(config.getoption("--ledger")))
+    if not path.exists():
+        return {}
+    stopped = ledger.read(path)
+    if reason := ledger.why_not_resumed(stopped, _begun(config)):
+        raise ledger.LedgerError(f"the run can't go on from {path}: {reason}")
+    return {(record["claim"], record["device"]): record for record in stopped["verdicts"]}
+
+
+def _begun(config: pytest.Config, complete: bool = False, records: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The ledger of this run, with what was decided so far."""
+    from . import ledger
+
+    found = config.stash[DEVICES]
+    devices = {device: {"name": name} for device, name in found.present.items()}
+    devices |= {device: {"not_run": reason} for device, reason in found.absent.items()}
+    return ledger.ledger(
+        profile=config.getoption("--profile"),
+        example_seed=config.getoption("--example-seed"),
+        complete=complete,
+        devices=devices,
+        records=list(records),
+    )
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     claim = getattr(pyfuncitem.obj, "claim", None)
     if claim is None:
         return None
-    from .decide import FAILING, decide
+    from .decide import decide
 
-    example_seed = pyfuncitem.config.getoption("--example-seed")
-    outcome = decide(claim, pyfuncitem.funcargs["world"], example_seed)
-    pyfuncitem.stash[OUTCOME] = outcome
-    if outcome.verdict == "not applicable":
-        pytest.skip(outcome.reason)
-    if outcome.verdict in FAILING:
-        if claim.standing == "observed" and not pyfuncitem.config.getoption("--observed"):
-            pytest.xfail(f"observed, not promised: {outcome.reason}")
-        raise NotHeld(outcome.verdict)
+    config, world = pyfuncitem.config, pyfuncitem.funcargs["world"]
+    record = config.stash[DECIDED].get((claim.id, str(world.device)))
+    if record is None:
+        record = decide(claim, world, config.getoption("--example-seed")).record()
+    pyfuncitem.stash[RECORD] = record
+    if record["verdict"] == "not applicable":
+        pytest.skip(record["reason"])
+    if record["verdict"] in FAILING:
+        if claim.standing == "observed" and not config.getoption("--observed"):
+            pytest.xfail(f"observed, not promised: {record['reason']}")
+        if _failed_before(config, {claim.id, *claim.formerly}, record["device"]):
+            pytest.xfail(f"it failed before as well: {record['reason']}")
+        raise NotHeld(record["verdict"])
     return True
+
+
+def _failed_before(config: pytest.Config, names: set[str], device: str) -> bool:
+    """Whether a claim with one of the names failed on the device in the ledger that the run is compared with."""
+    records = config.stash[AGAINST]["verdicts"] if AGAINST in config.stash else ()
+    return any(r["claim"] in names and r["device"] == device and r["verdict"] in FAILING for r in records)
 
 
 class NotHeld(Exception):
@@ -213,8 +275,8 @@ class NotHeld(Exception):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     report = yield
-    if call.when == "call" and (outcome := item.stash.get(OUTCOME, None)):
-        report.record = outcome.record()  # JSON, so that a worker can send it
+    if call.when == "call" and (record := item.stash.get(RECORD, None)):
+        report.record = record  # JSON, so that a worker can send it
         if call.excinfo and call.excinfo.errisinstance(NotHeld):
             report.longrepr = "\n".join(terminal.describe(report.record))
     return report
@@ -227,6 +289,11 @@ class Verdicts:
         self.config, self.devices, self.path = config, devices, path
         self.records: dict[tuple[str, str], dict[str, Any]] = {}
         self.about_ledger = ""  # what to say of it at the end
+        self.journal = None
+        if path:
+            from .ledger import Journal
+
+            self.journal = Journal(path, _begun(config, records=config.stash[DECIDED].values()))
 
     def pytest_report_teststatus(self, report: pytest.TestReport):
         # Under their own words claims stay out of pytest's list of tracebacks; the summary tells them better.
@@ -238,7 +305,10 @@ class Verdicts:
         if record is None and report.failed:
             record = self._undecided(report)
         if record:
-            self.records[record["claim"], record["device"]] = record
+            key = record["claim"], record["device"]
+            if self.journal and key not in self.records and key not in self.config.stash[DECIDED]:
+                self.journal.add(record)
+            self.records[key] = record
 
     def _undecided(self, report: pytest.TestReport) -> dict[str, Any] | None:
         """The record of a claim whose process died, or whose world could not be made."""
@@ -259,32 +329,45 @@ class Verdicts:
             "seconds": 0.0,
         }
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.records:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        records = list(self.records.values())
+        if records and AGAINST in self.config.stash:
+            terminal.changes(terminalreporter, self._comparison(exitstatus))
+            terminal.tallies(terminalreporter, records, self.devices)
+        elif records:
             if self.config.get_verbosity() >= 0:
-                terminal.article(terminalreporter, list(self.records.values()))
-            terminal.summary(terminalreporter, list(self.records.values()), self.devices)
+                terminal.article(terminalreporter, records)
+            terminal.summary(terminalreporter, records, self.devices)
         if self.about_ledger:
             terminalreporter.write_line(self.about_ledger)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if not self.path:
+        if not self.journal:
             return
-        from . import ledger
+        from .ledger import incomplete
 
-        devices = {device: {"name": name} for device, name in self.devices.present.items()}
-        devices |= {device: {"not_run": reason} for device, reason in self.devices.absent.items()}
-        content = ledger.ledger(
-            profile=self.config.getoption("--profile"),
-            example_seed=self.config.getoption("--example-seed"),
-            complete=exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED),
-            devices=devices,
-            records=list(self.records.values()),
-        )
+        if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self.journal.release()
+            self.about_ledger = f"{incomplete(self.path)} has what was decided; --resume goes on from it"
+            return
         try:
-            ledger.write(self.path, content)
+            self.journal.finish(_begun(self.config, True, self.records.values()))
             self.about_ledger = f"ledger: {self.path}"
         except OSError as error:
             self.about_ledger = f"the ledger could not be written to {self.path}: {error.strerror}"
             session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def _comparison(self, exitstatus: int) -> Any:
+        """The run, compared with the ledger that --against names."""
+        from ..kit.claim import CLAIMS
+        from .compare import compare
+
+        ran = {claim.chapter for claim in CLAIMS.values()}
+
+        def asked(name: str) -> bool:
+            chapter = name.partition("/")[0]
+            return name not in CLAIMS and (chapter in ran or chapter not in CHAPTERS)
+
+        complete = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        return compare(self.config.stash[AGAINST], _begun(self.config, complete, self.records.values()), asked)

@@ -34,11 +34,11 @@ _WORLD = '''class world:
 '''
 
 
-def script(claim: Claim, world: World, drawn: dict[str, Any]) -> str:
-    """The script that runs the body of the claim's spec on the example `drawn` in `world`."""
+def script(claim: Claim, world: World, drawn: dict[str, Any], what: str = "a counterexample") -> str:
+    """The script that runs the body of the claim's spec on the example `drawn`, which is `what`, in `world`."""
     for value in drawn.values():
         if hasattr(value, "script"):  # a program, which says by itself what is expected of it
-            return _head(claim, world) + "\n" + value.script(world.device)
+            return _head(claim, world, what) + "\n" + value.script(world.device)
     source = textwrap.dedent(inspect.getsource(claim.body))
     definition = ast.parse(source).body[0]
     body, used = _body(source, definition, world, drawn)
@@ -51,12 +51,17 @@ def script(claim: Claim, world: World, drawn: dict[str, Any]) -> str:
     for name in sorted(used):
         _collect(name, importlib.import_module(claim.body.__module__), imports, helpers, done)
     example = [_assignment(name, value, world) for name, value in drawn.items() if name in used]
-    parts = [_head(claim, world) + "\n" + "\n".join(dict.fromkeys(imports)) + "\n", *helpers, "".join(example), body]
+    parts = [
+        _head(claim, world, what) + "\n" + "\n".join(dict.fromkeys(imports)) + "\n",
+        *helpers,
+        "".join(example),
+        body,
+    ]
     return "\n".join(part for part in parts if part)
 
 
-def _head(claim: Claim, world: World) -> str:
-    head = f'"""{claim.id}, a counterexample on torch {torch.__version__}, {world.device}.\n\n'
+def _head(claim: Claim, world: World, what: str) -> str:
+    head = f'"""{claim.id}, {what} on torch {torch.__version__}, {world.device}.\n\n'
     return head + textwrap.fill(claim.sentence, 98) + '\n"""\n'
 
 
@@ -117,11 +122,13 @@ def _expression(value: Any, world: World) -> str:
 
 def _collect(name: str, module: Any, imports: list[str], helpers: list[str], done: set[str]) -> None:
     """Add to `imports` and `helpers` what defines `name` in `module`, and what that in turn uses."""
-    if name in done or hasattr(builtins, name):
-        return
-    done.add(name)
     if name in ("same", "raises", "warns", "silent"):
         module = standalone
+    # By module as well: what is a variable in one may be a function in another.
+    place = f"{module.__name__}.{name}"
+    if name in done or place in done or hasattr(builtins, name):
+        return
+    done.add(place)
     source, statements = _read(module)
     for node in statements:
         if isinstance(node, ast.Import):
@@ -136,7 +143,6 @@ def _collect(name: str, module: Any, imports: list[str], helpers: list[str], don
                         continue
                     origin = importlib.import_module("." * node.level + (node.module or ""), module.__package__)
                     home = getattr(origin, alias.name)
-                    done.discard(name)
                     _collect(name, inspect.getmodule(home) or origin, imports, helpers, done)
         elif name in _defined(node):
             for inner in ast.walk(node):

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from typing import Any
 
+from .compare import Comparison, as_text
 from .devices import Devices
 
 _WORST_FIRST = ("broken", "undecided", "vacuous")
@@ -67,6 +68,19 @@ def summary(reporter: Any, records: list[dict[str, Any]], devices: Devices) -> N
                 reporter.write_line(head, red=True, bold=True)
                 for line in rest:
                     reporter.write_line(line)
+    tallies(reporter, records, devices)
+
+
+def changes(reporter: Any, comparison: Comparison) -> None:
+    """Write what changed since the ledger that the run is compared with."""
+    reporter.section("what changed", blue=True)
+    for line in as_text(comparison).rstrip().split("\n"):
+        red = line.startswith(("NEWLY BROKEN", "NEWLY FAILING"))
+        reporter.write_line(line, red=red, bold=red)
+
+
+def tallies(reporter: Any, records: list[dict[str, Any]], devices: Devices) -> None:
+    """Write how many claims got which verdict on each device."""
     width = max(map(len, [*devices.present, *devices.absent]))
     for device in devices.present:
         mine = [record for record in records if record["device"] == device]
