@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -31,7 +31,7 @@ from ..tape.arrays import (
     sum_over,
     total,
 )
-from ..tape.scalars import Scalar, gradients
+from ..tape.scalars import Scalar, gradients, number_of
 from .values import LAYOUTS, Values, filled, forms
 from .world import World
 
@@ -315,6 +315,13 @@ _RARE = (
     Operation("torch.nn.functional.pad({0}, (1, 1))", _padded),
 )
 OPERATIONS = _COMMON * 3 + _RARE
+_EXACT = [o for o in _COMMON + _RARE if o.code != "{0}.prod()"]  # whose derivative is a quotient, and so is inexact
+_PRODUCTS = [
+    o
+    for o in _EXACT
+    if any(sign in o.code for sign in ("{0} * {1}", "@", "square", "**", "outer", "linear", "cmul", "mse", "mul_"))
+]
+_CURVED = (*_PRODUCTS * 4, *_EXACT)  # of which graphs are made whose derivatives have derivatives
 _LIMIT = 2**20  # of numbers and derivatives, so that all stay exact in float64, also when they are summed
 
 
@@ -350,6 +357,8 @@ class Graph:
     statements: tuple[Statement, ...]
     cotangents: dict[str, Values]  # by the name of the root
     predicted: dict[str, Values | None]  # the gradient by each tensor; None if no root depends on it
+    direction: dict[str, Values] = field(default_factory=dict)  # a tensor of the shape of each leaf
+    derived: tuple[dict[str, Values], ...] = ()  # the gradients by the leaves, repeatedly along the direction
 
     @property
     def root(self) -> str:
@@ -379,6 +388,14 @@ class Graph:
         """What the reference model predicts for backward from the roots with the cotangents, by name."""
         return {name: v and world.constant(v) for name, v in self.predicted.items()}
 
+    def repeated(self, world: World) -> list[dict[str, torch.Tensor]]:
+        """By the leaves, the gradient of a number, that of its derivative along the direction, and so on.
+
+        The number is the sum of the squares of the root's elements, weighed with the cotangent. Where nothing
+        depends on a leaf its gradient is zeros.
+        """
+        return [{name: world.constant(v) for name, v in order.items()} for order in self.derived]
+
     def __repr__(self) -> str:
         return "; ".join(statement.code for statement in self.statements)
 
@@ -407,25 +424,40 @@ class Graph:
             "        return {",
             *(f"            {n!r}: {world.code(v)}," for n, v in self.predicted.items()),
             "        }",
+            *(self._definition_of_repeated(world) if self.derived else ()),
             "",
         ]
         return "\n".join(lines)
+
+    def _definition_of_repeated(self, world: World) -> list[str]:
+        """What a script needs besides, if there are higher orders."""
+        along = ", ".join(f"{n!r}: lambda: {world.code(v)}" for n, v in self.direction.items())
+        return [
+            "",
+            f"    direction = {{{along}}}",
+            "",
+            "    def repeated(world):  # by hand, one scalar after the other",
+            "        return [",
+            *(f"            {{{', '.join(f'{n!r}: {world.code(v)}' for n, v in o.items())}}}," for o in self.derived),
+            "        ]",
+        ]
 
 
 _FORMS = forms(((), (1,), (2,), (3,), (2, 3), (3, 1), (1, 3), (2, 2), (0,)), LAYOUTS, ("float64",))
 
 
 @functools.cache
-def graphs(*, scalar: bool = False, most: int = 8, anywhere: int = 0) -> st.SearchStrategy[Graph]:
+def graphs(*, scalar: bool = False, most: int = 8, anywhere: int = 0, orders: int = 0) -> st.SearchStrategy[Graph]:
     """Graphs over one to three leaves and up to two constants, of `most` statements at the most.
 
     The root is the tensor made last.
     scalar    the root has one element in no dimension, so that backward needs no cotangent
     anywhere  up to so many tensors, anywhere in the graph and leaves among them, are its roots instead
+    orders    so many derivatives along a direction are predicted besides
     """
     # Four draws for a whole graph: each costs as much as an operation.
     return st.builds(
-        functools.partial(_graph, scalar, anywhere),
+        functools.partial(_graph, scalar, anywhere, orders),
         st.sampled_from(list(itertools.product(range(1, 4), range(3), range(1, most + 1)))),
         st.binary(min_size=5 * 7, max_size=5 * 7),  # for each input its form and up to six numbers
         st.binary(min_size=3 * most, max_size=3 * most),  # for each statement its operation and operands
@@ -434,7 +466,13 @@ def graphs(*, scalar: bool = False, most: int = 8, anywhere: int = 0) -> st.Sear
 
 
 def _graph(
-    scalar: bool, anywhere: int, counts: tuple[int, int, int], inputs: bytes, choices: bytes, content: bytes
+    scalar: bool,
+    anywhere: int,
+    orders: int,
+    counts: tuple[int, int, int],
+    inputs: bytes,
+    choices: bytes,
+    content: bytes,
 ) -> Graph:
     leaf_count, constant_count, count = counts
     drawn = [filled(_FORMS[inputs[i] % len(_FORMS)], inputs[i + 1 : i + 7]) for i in range(0, len(inputs), 7)]
@@ -454,6 +492,7 @@ def _graph(
         statements.append(Statement(name, operation, operands))
         return True
 
+    operations = _CURVED if orders else OPERATIONS
     for number, first, second in zip(*[iter(choices[: 3 * count])] * 3, strict=True):
         if not number:  # so that a counterexample can lose a statement in the middle
             continue
@@ -461,7 +500,7 @@ def _graph(
         # Mostly among the latest: graphs grow deep rather than wide.
         operands = (known[first % 8 % len(known)], known[second % 8 % len(known)])
         for attempt in range(3):  # an operation that doesn't suit the operands gives way to the next one
-            operation = OPERATIONS[(number - 1 + attempt) % len(OPERATIONS)]
+            operation = operations[(number - 1 + attempt) % len(operations)]
             if add(operation, *operands[: 1 + ("{1}" in operation.code)]):
                 break
     recorded = _depends(statements, set(leaf_values))
@@ -478,8 +517,10 @@ def _graph(
         picks = content[: 1 + content[-1] % anywhere]
         roots = list(dict.fromkeys(known[pick % len(known)] for pick in picks))
     graph = _predicted(leaf_values, constant_values, statements, arrays, roots, content)
+    if graph and orders:
+        graph = _derived(graph, arrays, content[::-1], orders)
     # Too large derivatives: the same with a statement less, and at the end with none but `+ 1`.
-    return graph or _graph(scalar, anywhere, (leaf_count, constant_count, count - 1), inputs, choices, content)
+    return graph or _graph(scalar, anywhere, orders, (leaf_count, constant_count, count - 1), inputs, choices, content)
 
 
 def _depends(statements: list[Statement], sources: set[str]) -> set[str]:
@@ -517,3 +558,21 @@ def _predicted(leaves, constants, statements, arrays, roots, content) -> Graph |
         if name in recorded
     }
     return Graph(leaves, constants, tuple(statements), cotangents, predicted)
+
+
+def _derived(graph: Graph, arrays: dict[str, Array], content: bytes, orders: int) -> Graph | None:
+    """The graph with its derivatives up to so many orders; None if they are too large."""
+    direction, derived = {}, []
+    for name, v in graph.leaves.items():
+        direction[name] = Values(v.shape, tuple((1, 2, -1, 0)[byte % 4] for byte in content[: size_of(v.shape)]))
+        content = content[1:] + content[:1]
+    start = [(s * s, w) for n, v in graph.cotangents.items() for s, w in zip(arrays[n].scalars, v.numbers, strict=True)]
+    for _ in range(orders):
+        derivative = gradients(start, differentiable=True)
+        if any(abs(number_of(d)) > _LIMIT for d in derivative.values()):
+            return None
+        found = {name: [derivative.get(s, 0) for s in arrays[name].scalars] for name in graph.leaves}
+        derived.append({n: Values(arrays[n].shape, tuple(map(number_of, d))) for n, d in found.items()})
+        along = [pair for n, d in found.items() for pair in zip(d, direction[n].numbers, strict=True)]
+        start = [(d, weight) for d, weight in along if isinstance(d, Scalar)]
+    return replace(graph, direction=direction, derived=tuple(derived))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -44,6 +45,28 @@ def views(device: torch.device) -> bool:
     x = torch.zeros(2, 3, device=device)
     x.t()[1:].fill_(1)
     return x.tolist() == [[0, 1, 1], [0, 1, 1]]
+
+
+@_capability
+def sparse(device: torch.device) -> bool:
+    """There are sparse tensors in coordinate format, and products and sums of them."""
+    x = torch.eye(2, device=device).to_sparse()
+    return torch.sparse.mm(x + x, x.to_dense()).tolist() == [[2, 0], [0, 2]]
+
+
+@_capability
+def sparse_csr(device: torch.device) -> bool:
+    """There are sparse tensors of compressed rows, and products and sums of them."""
+    with warnings.catch_warnings():  # that they are in beta state
+        warnings.simplefilter("ignore")
+        x = torch.eye(2, device=device).to_sparse_csr()
+        return torch.sparse.mm(x + x, x.to_dense()).tolist() == [[2, 0], [0, 2]]
+
+
+@_capability
+def python_functions(device: torch.device) -> bool:
+    """A tensor can be written by a Python function, element by element."""
+    return torch.ones(2, device=device).apply_(lambda number: number + 1).tolist() == [2, 2]
 
 
 @_capability
