@@ -1,36 +1,15 @@
 """How operations are recorded: a graph of backward nodes, made by the forward pass."""
 
 import itertools
-import weakref
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import claim, graphs, raises, same, values, values_that_broadcast
-
-
-def nodes_below(node):
-    """Every node that can be reached from `node` along next_functions, itself the first; none from None."""
-    found = [] if node is None else [node]
-    for one in found:
-        for below, _ in one.next_functions:
-            if below is not None and below not in found:
-                found.append(below)
-    return found
-
-
-class Twice(torch.autograd.Function):
-    """An operation that the user defines."""
-
-    @staticmethod
-    def forward(ctx, x):  # noqa: D102
-        return x * 2
-
-    @staticmethod
-    def backward(ctx, cotangent):  # noqa: D102
-        return cotangent * 2
-
+from .kit import SHAPES, WRITABLE, claim, graphs, raises, same, values, values_that_broadcast
+from .kit.choices import some_of
+from .kit.nodes import WAYS, Twice, nodes_below
+from .kit.operations import ONE_NODE, RECORDED
 
 INPUTS = {
     "constant": lambda x: x,
@@ -38,39 +17,143 @@ INPUTS = {
     "result": lambda x: x.requires_grad_() * 1,
     "second result": lambda x: torch.stack([x, x]).requires_grad_().unbind()[1],
 }
-ONE_NODE = {  # operations on so many inputs, each recorded as one node
-    "a + b": (2, lambda a, b: a + b),
-    "a - b": (2, lambda a, b: a - b),
-    "a * b": (2, lambda a, b: a * b),
-    "torch.maximum(a, b)": (2, lambda a, b: torch.maximum(a, b)),
-    "torch.where(a > b, a, b)": (2, lambda a, b: torch.where(a > b, a, b)),
-    "torch.addcmul(a, b, c)": (3, lambda a, b, c: torch.addcmul(a, b, c)),
-    "torch.stack([a, b, c])": (3, lambda a, b, c: torch.stack([a, b, c])),
-    "-a": (1, lambda a: -a),
-    "a.sum()": (1, lambda a: a.sum()),
-    "Twice.apply(a)": (1, lambda a: Twice.apply(a)),
-}
 KINDS = list(itertools.product(("leaf", "result", "second result"), repeat=3))
 
 
 @claim(cites=["article/dag-of-function-objects", "autograd_mechanics/tracked-if-an-input-requires-grad"])
-@given(v=values(), code=st.sampled_from(list(ONE_NODE)), kinds=st.sampled_from(KINDS), enabled=st.booleans())
-def spec_an_operation_is_recorded_if_an_input_requires_grad(world, v, code, kinds, enabled):
+@given(v=values(shapes=((), (), *SHAPES)), codes=some_of(RECORDED, 12), kinds=st.sampled_from(KINDS))
+def spec_an_operation_is_recorded_if_an_input_requires_grad(world, v, codes, kinds):
     """An operation is recorded exactly if grad mode is on and one of its inputs requires grad: its
     result then requires grad and has a grad_fn, and otherwise it has neither."""
-    count, operation = ONE_NODE[code]
-    for requiring in itertools.product([False, True], repeat=count):
-        inputs = [
-            INPUTS[kind if r else "constant"](world.constant(v)) for r, kind in zip(requiring, kinds, strict=False)
-        ]
+    for code in codes:
+        count, operation = RECORDED[code]
+        for requiring in itertools.product([False, True], repeat=count):
+            came_from = [kind if r else "constant" for r, kind in zip(requiring, kinds, strict=False)]
+            inputs = [INPUTS[kind](world.constant(v)) for kind in came_from]
 
-        with torch.set_grad_enabled(enabled):
             y = operation(*inputs)
 
-        why = f"grad mode is {'on' if enabled else 'off'}; requires_grad of the inputs of {code} is {requiring}"
-        same(y.requires_grad, enabled and any(requiring), why=why)
-        same(y.grad_fn is not None, enabled and any(requiring), why=why)
-        same([x.requires_grad for x in inputs], requiring, why="an operation leaves its inputs alone")
+            why = f"the inputs of {code} are {came_from}"
+            same([y.requires_grad, y.grad_fn is not None], [any(requiring)] * 2, why=why)
+            same([x.requires_grad for x in inputs], requiring, why="an operation leaves its inputs alone")
+        with torch.no_grad():
+            y = operation(*inputs)
+        same([y.requires_grad, y.grad_fn], [False, None], why=f"{code} ran in no-grad mode")
+
+
+class Failing(torch.autograd.Function):
+    """An operation that the user defines, and that fails."""
+
+    @staticmethod
+    def forward(ctx, x):  # noqa: D102
+        raise KeyError("forward")
+
+    @staticmethod
+    def backward(ctx, cotangent):  # noqa: D102
+        return cotangent
+
+
+FAILURES = {  # of operations on the leaf x or the result y
+    "x.reshape(x.numel() + 1)": (RuntimeError, lambda x, y: x.reshape(x.numel() + 1)),
+    "torch.stack([y, y[None]])": (RuntimeError, lambda x, y: torch.stack([y, y[None]])),
+    "y.sum(y.dim() + 1)": (IndexError, lambda x, y: y.sum(y.dim() + 1)),
+    "y[(0,) * (y.dim() + 1)]": (IndexError, lambda x, y: y[(0,) * (y.dim() + 1)]),
+    "y.to('nowhere')": (RuntimeError, lambda x, y: y.to("nowhere")),
+    "x.add_(1)": (RuntimeError, lambda x, y: x.add_(1)),
+    "y.mul_(torch.stack([x, x, x]))": (RuntimeError, lambda x, y: y.mul_(torch.stack([x, x, x]))),
+    "y.copy_(torch.stack([x, x, x]))": (RuntimeError, lambda x, y: y.copy_(torch.stack([x, x, x]))),
+    "torch.mul(x, x, out=y)": (RuntimeError, lambda x, y: torch.mul(x, x, out=y)),
+    "y[...].detach_()": (RuntimeError, lambda x, y: y[...].detach_()),
+    "Failing.apply(y)": (KeyError, lambda x, y: Failing.apply(y)),
+}
+
+
+@claim(observed=True)
+@given(v=values(layouts=WRITABLE), codes=st.lists(st.sampled_from(list(FAILURES)), min_size=1, max_size=3))
+def spec_an_operation_that_fails_leaves_no_trace(world, v, codes):
+    """An operation that raises an error leaves its operands with the values, the history and the version that they
+    had; they can be used, and differentiated, as if it had never been."""
+    x = world.leaf(v)
+    y = x * 1
+    node = y.grad_fn
+
+    for code in codes:
+        error, operation = FAILURES[code]
+        with raises(error, why=f"{code} is impossible"):
+            operation(x, y)
+        same([x, y, x._version, y._version], [x.detach(), world.constant(v), 0, 0], why=f"{code} failed")
+        same([x.is_leaf, x.requires_grad, y.grad_fn is node], [True] * 3, why=f"{code} failed")
+
+    (y * x).sum().backward()
+    same(x.grad, 2 * world.constant(v), why="the graph is whole")
+
+
+NOT_DIFFERENTIABLE = {  # of floating dtype, and made of values of x
+    "x.histc(3)": lambda x: x.to(torch.float32).cpu().histc(3),
+    "torch.tensor(x.tolist())": lambda x: torch.tensor(x.tolist(), dtype=x.dtype),
+    "x.new_full((2,), x.sum().item())": lambda x: x.new_full((2,), x.sum().item()),
+    "torch.zeros_like(x)": lambda x: torch.zeros_like(x),
+    "torch.randn_like(x)": lambda x: torch.randn_like(x),
+    "torch.full_like(x, 2)": lambda x: torch.full_like(x, 2),
+    "x.new_tensor(x.tolist())": lambda x: x.new_tensor(x.tolist()),
+    "x.new_zeros(2)": lambda x: x.new_zeros(2),
+    "torch.empty_like(x)": lambda x: torch.empty_like(x),
+}
+
+
+@claim(cites=["autograd_mechanics/tracked-if-an-input-requires-grad"])
+@given(v=values(), code=st.sampled_from(list(NOT_DIFFERENTIABLE)), recorded=st.booleans())
+def spec_what_is_made_without_a_derivative_has_no_history(world, v, code, recorded):
+    """Some functions are never recorded although their argument requires grad and their result is of a
+    floating dtype: those that take only the form of a tensor, or Python numbers, or that count."""
+    x = world.leaf(v)
+    argument = x * 1 if recorded else x
+
+    y = NOT_DIFFERENTIABLE[code](argument)
+
+    same([y.requires_grad, y.is_leaf, y.grad_fn], [False, True, None], why=f"it is {code}")
+    (argument * 2 + y.sum()).sum().backward()  # as a constant
+    same(torch.equal(x.grad, torch.full_like(x, 2)), True, why=f"of {code} no gradient flows back")
+
+
+# Operations with several results, of which those of floating dtype are recorded.
+MIXED = {
+    "x.sort()": lambda x: x.sort(),
+    "x.max(-1)": lambda x: x.max(-1),
+    "x.min(-1, keepdim=True)": lambda x: x.min(-1, keepdim=True),
+    "x.topk(1)": lambda x: x.topk(1),
+    "x.kthvalue(1)": lambda x: x.kthvalue(1),
+    "x.median(-1)": lambda x: x.median(-1),
+    "x.mode()": lambda x: x.mode(),
+    "x.cummax(-1)": lambda x: x.cummax(-1),
+    "x.cummin(-1)": lambda x: x.cummin(-1),
+    "x.unique(return_inverse=True)": lambda x: x.unique(return_inverse=True)[1:],
+    "torch.nn.functional.max_pool1d": lambda x: torch.nn.functional.max_pool1d(
+        x.reshape(1, 1, -1), 1, return_indices=True
+    ),
+    "x[None].unbind()": lambda x: x[None].unbind(),
+    "(x > 0, x * 2, x.argmax(), x.long())": lambda x: (x > 0, x * 2, x.argmax(), x.long()),
+    "(x.isnan(), x.sign(), x.int(), x.bool(), x.nonzero())": lambda x: (
+        x.isnan(),
+        x.sign(),
+        x.int(),
+        x.bool(),
+        x.nonzero(),
+    ),
+}
+PARTS = ((), (1,), (2,), (3,), (2, 3), (1, 3), (3, 2), (2, 1, 3))
+
+
+@claim(cites=["torch_autograd/only-floating-point-and-complex", "torch_tensor/no-requires-grad-is-leaf"])
+@given(v=values(shapes=PARTS), code=st.sampled_from(list(MIXED)), recorded=st.booleans())
+def spec_integers_and_booleans_are_not_recorded(world, v, code, recorded):
+    """Of the results that are computed from a tensor that requires grad those of floating dtype have a
+    history and those of integers or booleans have none, also if one operation makes both."""
+    x = world.leaf(v) * 1 if recorded else world.leaf(v)
+
+    for y in MIXED[code](x):
+        real = y.is_floating_point()
+        same([y.requires_grad, y.is_leaf, y.grad_fn is None], [real, not real, not real], why=f"{code}: {y.dtype}")
 
 
 @claim(
@@ -144,6 +227,45 @@ def spec_the_edges_of_a_node_lead_to_where_the_inputs_came_from(world, v, code, 
                 else:
                     same(node == x.grad_fn, True, why="the input is the result of an operation")
                 same(number, int(kind == "second result"), why=f"the input is a {kind}")
+
+
+# Operations on a tensor, Python numbers and other arguments that are no tensors, and how often they use the tensor.
+WITH_NUMBERS = {
+    "2 + x": (1, lambda x: 2 + x),
+    "x - 1.5": (1, lambda x: x - 1.5),
+    "x * True": (1, lambda x: x * True),
+    "x * 3": (1, lambda x: x * 3),
+    "x ** 2": (1, lambda x: x**2),
+    "2 ** x": (1, lambda x: 2**x),
+    "x.clamp(-1, None)": (1, lambda x: x.clamp(-1, None)),
+    "torch.add(x, x, alpha=2)": (2, lambda x: torch.add(x, x, alpha=2)),
+    "torch.addcmul(x, x, x, value=3)": (3, lambda x: torch.addcmul(x, x, x, value=3)),
+    "torch.lerp(x, x, 0.5)": (2, lambda x: torch.lerp(x, x, 0.5)),
+    "torch.where(x > 0, x, 0.)": (1, lambda x: torch.where(x > 0, x, 0.0)),
+    "x.masked_fill(x > 0, 1)": (1, lambda x: x.masked_fill(x > 0, 1)),
+    "x.sum(dim=-1, keepdim=True)": (1, lambda x: x.sum(dim=-1, keepdim=True)),
+    "x[..., None]": (1, lambda x: x[..., None]),
+    "torch.stack([x, x, x], dim=-1)": (3, lambda x: torch.stack([x, x, x], dim=-1)),
+    "x.clone(memory_format=torch.contiguous_format)": (1, lambda x: x.clone(memory_format=torch.contiguous_format)),
+}
+
+
+@claim(cites=["autograd_mechanics/graph-is-recorded-as-operations-execute"])
+@given(v=values(), code=st.sampled_from(list(WITH_NUMBERS)), kind=st.sampled_from(["leaf", "result", "second result"]))
+def spec_arguments_that_are_no_tensors_are_not_in_the_graph(world, v, code, kind):
+    """Python numbers and other arguments that are no tensors are not in the graph: from the nodes of an
+    operation an edge leads out to its input once for each use of it, and no other edge leads out."""
+    x = INPUTS[kind](world.constant(v))
+    uses, operation = WITH_NUMBERS[code]
+
+    y = operation(x)
+
+    came_from = nodes_below(x.grad_fn)
+    made = [n for n in nodes_below(y.grad_fn) if n not in came_from and not hasattr(n, "variable")]
+    edges = [(node, number) for n in made for node, number in n.next_functions if node and node not in made]
+    same([number for _, number in edges], [x.output_nr] * uses, why=f"{code} uses the {kind} {uses} times")
+    for node, _ in edges:
+        same(node == x.grad_fn or node.variable is x, True, why=f"x is the only tensor that {code} uses")
 
 
 @claim(
@@ -251,13 +373,6 @@ def spec_a_grad_fn_takes_cotangents_to_cotangents(world, v, code, cotangents):
     same(x.grad, sum(expected), why=f"backward went through {code} with the last cotangent")
 
 
-WAYS = {
-    "backward": lambda root, leaves, v, **how: root.backward(v, **how),
-    "backward with inputs": lambda root, leaves, v, **how: root.backward(v, inputs=leaves, **how),
-    "grad": lambda root, leaves, v, **how: torch.autograd.grad(root, leaves, v, allow_unused=True, **how),
-}
-
-
 @claim(
     cites=[
         "article/forward-keeps-gradient-function",
@@ -353,169 +468,6 @@ def spec_each_forward_pass_makes_new_nodes(world, vs, runs):
         same(len(variables), 2, why="they have their two leaves in common, even if they ran the same code")
         for leaf in (x, w):
             same(sum(variable is leaf for variable in variables), 1, why="a leaf has one accumulate node")
-
-
-@claim(cites=["article/new-graph-after-each-backward"])
-@given(v=values(), events=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=2, max_size=8))
-def spec_graphs_stand_side_by_side(world, v, events):
-    """Any number of graphs of the same leaf can stand side by side. Each is differentiated on its own, in
-    whatever order forward passes and backwards come."""
-    x = world.leaf(v)
-    standing, total = [], 0
-
-    for number, (forward, which) in enumerate(events, start=1):
-        if forward or not standing:
-            standing.append((number, (x * x * number).sum()))
-        else:
-            factor, loss = standing.pop(which % len(standing))
-            loss.backward()
-            total += factor
-            same(x.grad, total * 2 * x.detach(), why=f"sum(x*x*{factor}) was differentiated now")
-    for factor, loss in standing:
-        loss.backward()
-        total += factor
-    same(x.grad, total * 2 * x.detach(), why="each graph was differentiated once")
-
-
-SAVING = {  # operations that save values for backward
-    "x * x": lambda x: x * x,
-    "x * x.sum()": lambda x: x * x.sum(),
-    "x.square()": lambda x: x.square(),
-    "x.relu()": lambda x: x.relu(),
-    "x.abs()": lambda x: x.abs(),
-    "torch.where(x > 0, x, -x)": lambda x: torch.where(x > 0, x, -x),
-}
-
-
-@claim(cites=["torch_autograd/graph-is-freed-unless-retained"])
-@given(
-    v=values(),
-    code=st.sampled_from(list(SAVING)),
-    ways=st.lists(st.sampled_from(list(WAYS)), min_size=2, max_size=3),
-    shared=st.booleans(),
-)
-def spec_a_second_backward_through_a_freed_graph_raises(world, v, code, ways, shared):
-    """Backward frees the values that the graph saved, unless it is told to retain them. Another backward
-    through the graph, or another one that shares a part of it, raises an error and leaves .grad alone."""
-    x = world.leaf(v)
-    y = SAVING[code](x)
-    first = y.sum()
-    second = (y * 2).sum() if shared else first
-
-    WAYS[ways[0]](first, [x], None)
-    grad = x.grad
-    before = torch.zeros_like(x) if grad is None else grad.clone()
-
-    for way in ways[1:]:
-        with raises(RuntimeError, "retain_graph=True", why=f"what {code} saved is freed"):
-            WAYS[way](second, [x], None)
-        same(x.grad is grad, True, why="there was no gradient to add")
-        same(grad, None if grad is None else before, why="there was no gradient to add")
-
-    (x * 3).sum().backward()
-    same(x.grad, before + 3, why="a new graph can be differentiated, as always")
-
-
-@claim(cites=["article/computes-tensor-gradients", "torch_autograd/graph-is-freed-unless-retained"])
-@given(g=graphs(), ways=st.lists(st.sampled_from(list(WAYS)), min_size=2, max_size=5))
-def spec_a_retained_graph_can_be_differentiated_again(world, g, ways):
-    """With retain_graph=True the same graph can be differentiated any number of times, gives the same
-    gradients each time, and may be differentiated once more without."""
-    tensors = g.build(world)
-    leaves = [tensors[name] for name in g.leaves]
-    gradients = [g.gradients(world)[name] for name in g.leaves]
-
-    backwards = 0
-    for number, way in enumerate(ways, start=1):
-        cotangent = world.constant(g.cotangent)  # anew, as .grad may share its memory and change it
-        try:
-            got, freed = WAYS[way](tensors[g.root], leaves, cotangent, retain_graph=number < len(ways)), None
-        except RuntimeError as error:
-            freed = str(error)
-        same(freed, None, why="all of them but the last retain the graph")
-        if way == "grad":
-            same(got, gradients, why="the graph is the same as before")
-        else:
-            backwards += 1
-        for leaf, gradient in zip(leaves, gradients, strict=True):
-            expected = backwards * gradient if backwards and gradient is not None else None
-            same(leaf.grad, expected, why=f"{backwards} backwards added the same gradient")
-
-
-@claim(
-    cites=[
-        "torch_autograd/graph-is-freed-unless-retained",
-        "torch_autograd/retain-graph-is-create-graph-by-default",
-    ]
-)
-@given(
-    v=values(),
-    code=st.sampled_from(list(SAVING)),
-    ways=st.tuples(st.sampled_from(list(WAYS)), st.sampled_from(list(WAYS))),
-    retain=st.sampled_from([None, False, True]),
-    create=st.booleans(),
-)
-def spec_retain_graph_is_create_graph_unless_given(world, v, code, ways, retain, create):
-    """If retain_graph isn't given, or is None, the graph is retained exactly if create_graph is true. Given,
-    retain_graph decides alone: with False the graph is freed although create_graph is true."""
-    for how in [{"retain_graph": retain}] if retain is not None else [{}, {"retain_graph": None}]:
-        x = world.leaf(v)
-        y = SAVING[code](x).sum()
-
-        WAYS[ways[0]](y, [x], None, create_graph=create, **how)
-        x.grad = None  # with create_graph it refers to the graph, and that to x
-        try:
-            WAYS[ways[1]](y, [x], None)
-            retained = True
-        except RuntimeError:
-            retained = False
-
-        why = f"create_graph was {create}, and retain_graph was {how.get('retain_graph', 'not given')}"
-        same(retained, create if retain is None else retain, why=why)
-
-
-@claim(cites=["article/computes-tensor-gradients", "article/graph-contains-intermediates"])
-@given(g=graphs())
-def spec_forgetting_tensors_leaves_the_graph_whole(world, g):
-    """The graph holds all that backward needs: the program may forget the constants and the
-    intermediate tensors, and the gradients are right nevertheless."""
-    tensors = g.build(world)
-    leaves = {name: tensors[name] for name in g.leaves}
-    root = tensors[g.root]
-    del tensors
-
-    root.backward(world.constant(g.cotangent))
-
-    gradients = g.gradients(world)
-    for name, leaf in leaves.items():
-        same(leaf.grad, gradients[name], why=f"the graph still leads from {g.root} to {name}, if it ever did")
-
-
-NEEDLESS = {  # operations whose derivative, the number, takes no value of y
-    "y + 1": (lambda y: y + 1, 1),
-    "y * 2": (lambda y: y * 2, 2),
-    "-y": (lambda y: -y, -1),
-    "y.clone()": (lambda y: y.clone(), 1),
-    "y.sum()": (lambda y: y.sum(), 1),
-}
-
-
-@claim(observed=True)
-@given(v=values(), codes=st.lists(st.sampled_from(list(NEEDLESS)), min_size=1, max_size=4))
-def spec_the_graph_does_not_keep_tensors_that_it_did_not_save(world, v, codes):
-    """The graph keeps no intermediate tensor whose value backward can do without: it is gone as soon as
-    the program forgets it, though the node of its operation stays."""
-    x = world.leaf(v)
-    y, slope, intermediates = x * x, 1, []
-    for code in codes:
-        operation, derivative = NEEDLESS[code]
-        intermediates.append(weakref.ref(y))
-        y, slope = operation(y), slope * derivative
-
-    gone = [reference() is None for reference in intermediates]
-    same(gone, [True] * len(codes), why="only the last y has a name")
-    y.sum().backward()
-    same(x.grad, slope * 2 * x.detach(), why=f"backward went from {slope} times sum(x*x) to x")
 
 
 @claim(cites=["article/gradients-from-each-grad-fn", "article/graph-records-backward-path"])

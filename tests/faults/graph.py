@@ -1,10 +1,8 @@
 """Faults in how the graph is recorded, and in how backward walks it."""
 
-import weakref
-
 import torch
 
-from . import after_backward, fault, leaves_below, patched, reading, wrong_kernel
+from . import fault, leaves_below, patched, reading, wrong_kernel
 
 
 class Spoiled:
@@ -367,225 +365,6 @@ def the_second_factor_is_not_accumulated_by_its_own_node():
         yield
 
 
-@fault("graph/graphs_stand_side_by_side")
-def a_backward_spoils_the_graphs_that_stand():
-    """A total that was recorded before some other backward reached its leaves gives no gradient."""
-
-    def state(leaves):
-        return [None if leaf.grad is None else leaf.grad._version for leaf in leaves]
-
-    def make(true):
-        def total(x, *dim, **options):
-            y = true(x, *dim, **options)
-            if y.requires_grad:
-                leaves = leaves_below(y)
-                recorded = state(leaves)
-                y.register_hook(lambda g: g if state(leaves) == recorded else g * 0)
-            return y
-
-        return total
-
-    with patched(torch.Tensor, "sum", make):
-        yield
-
-
-@fault("graph/a_second_backward_through_a_freed_graph_raises")
-def graphs_are_always_retained():
-    """Backward retains the graph whether it is told to or not."""
-
-    def make(true):
-        def differentiate(roots, others=None, *args, **options):
-            return true(roots, others, *args, **{**options, "retain_graph": True})
-
-        return differentiate
-
-    def make_backward(true):
-        def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, **options):
-            true(tensors, grad_tensors, True, create_graph, **options)
-
-        return backward
-
-    with patched(torch.autograd, "grad", make), patched(torch.autograd, "backward", make_backward):
-        yield
-
-
-@fault("graph/a_second_backward_through_a_freed_graph_raises", "graph/retain_graph_is_create_graph_unless_given")
-def backward_into_inputs_retains_the_graph():
-    """backward(inputs=...) retains the graph whether it is told to or not."""
-
-    def make(true):
-        def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, inputs=None, **options):
-            true(tensors, grad_tensors, True if inputs else retain_graph, create_graph, inputs=inputs, **options)
-
-        return backward
-
-    with patched(torch.autograd, "backward", make):
-        yield
-
-
-@fault("graph/a_second_backward_through_a_freed_graph_raises")
-def a_failing_backward_doubles_grad():
-    """A backward that raises an error has added something to the .grad of the leaves before."""
-
-    def make(true):
-        def backward(tensors, *args, **options):
-            leaves = leaves_below(tensors)
-            try:
-                true(tensors, *args, **options)
-            except RuntimeError:
-                for leaf in leaves:
-                    if leaf.grad is not None:
-                        leaf.grad += 1
-                raise
-
-        return backward
-
-    with patched(torch.autograd, "backward", make):
-        yield
-
-
-@fault("graph/a_second_backward_through_a_freed_graph_raises")
-def the_error_about_freed_values_says_nothing():
-    """The error of a second backward doesn't say what to do about it."""
-
-    def make(true):
-        def backward(*args, **options):
-            try:
-                true(*args, **options)
-            except RuntimeError as error:
-                raise RuntimeError("no") from error
-
-        return backward
-
-    with patched(torch.autograd, "backward", make):
-        yield
-
-
-@fault("graph/a_retained_graph_can_be_differentiated_again", "graph/graphs_stand_side_by_side")
-def the_third_backward_counts_twice():
-    """The third backward in a row adds its gradient twice."""
-
-    def again(leaf, before):
-        if before is not None and leaf.grad._version == 2:
-            leaf.grad += leaf.grad - before
-
-    with after_backward(again):
-        yield
-
-
-@fault("graph/a_retained_graph_can_be_differentiated_again")
-def grad_of_a_differentiated_graph_is_zero():
-    """torch.autograd.grad gives zeros for a leaf that has a .grad already."""
-
-    def make(true):
-        def grad(outputs, inputs, *args, **options):
-            grads = true(outputs, inputs, *args, **options)
-            return tuple(g if g is None or x.grad is None else g * 0 for g, x in zip(grads, inputs, strict=True))
-
-        return grad
-
-    with patched(torch.autograd, "grad", make):
-        yield
-
-
-@fault("graph/a_retained_graph_can_be_differentiated_again", "graph/retain_graph_is_create_graph_unless_given")
-def grad_ignores_retain_graph():
-    """torch.autograd.grad frees the graph although it is told to retain it."""
-
-    def make(true):
-        def grad(outputs, inputs, *args, retain_graph=None, **options):
-            return true(outputs, inputs, *args, retain_graph=None, **options)
-
-        return grad
-
-    with patched(torch.autograd, "grad", make):
-        yield
-
-
-@fault("graph/retain_graph_is_create_graph_unless_given")
-def create_graph_overrides_retain_graph():
-    """backward(create_graph=True) retains the graph although retain_graph is False."""
-
-    def make(true):
-        def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, **options):
-            true(tensors, grad_tensors, retain_graph or create_graph, create_graph, **options)
-
-        return backward
-
-    with patched(torch.autograd, "backward", make):
-        yield
-
-
-@fault("graph/forgetting_tensors_leaves_the_graph_whole")
-def a_forgotten_product_passes_nothing_on():
-    """A product that no name refers to any more gives no gradient to its factors."""
-
-    def make(true):
-        def product(a, b):
-            y = true(a, b)
-            if y.requires_grad:
-                alive = weakref.ref(y)
-                y.register_hook(lambda g: g * 0 if alive() is None else g)
-            return y
-
-        return product
-
-    with patched(torch.Tensor, "__mul__", make):
-        yield
-
-
-@fault("graph/forgetting_tensors_leaves_the_graph_whole")
-def a_forgotten_total_passes_nothing_on():
-    """A sum() that no name refers to any more gives no gradient to what it was made of."""
-
-    def make(true):
-        def total(x, *dim, **options):
-            y = true(x, *dim, **options)
-            if y.requires_grad:
-                alive = weakref.ref(y)
-                y.register_hook(lambda g: g * 0 if alive() is None else g)
-            return y
-
-        return total
-
-    with patched(torch.Tensor, "sum", make):
-        yield
-
-
-@fault("graph/the_graph_does_not_keep_tensors_that_it_did_not_save")
-def negations_keep_their_operand():
-    """The graph keeps the operand of a negation alive."""
-
-    def make(true):
-        def negation(x):
-            y = true(x)
-            if y.requires_grad:
-                y.register_hook(lambda g, kept=x: None)
-            return y
-
-        return negation
-
-    with patched(torch.Tensor, "__neg__", make):
-        yield
-
-
-@fault("graph/the_graph_does_not_keep_tensors_that_it_did_not_save")
-def clones_of_0_dim_tensors_keep_the_original():
-    """The graph keeps a tensor of no dimension alive of which it recorded a clone."""
-
-    def make(true):
-        def clone(x, **options):
-            y = true(x, **options)
-            if y.requires_grad and x.dim() == 0:
-                y.register_hook(lambda g, kept=x: None)
-            return y
-
-        return clone
-
-    with patched(torch.Tensor, "clone", make):
-        yield
-
-
 @fault("graph/backward_runs_each_node_below_its_start_once")
 def backward_runs_hooks_twice():
     """A hook is called twice for one gradient."""
@@ -625,4 +404,112 @@ def leaves_get_their_gradient_in_two_parts():
         return register
 
     with patched(torch.Tensor, "register_hook", make):
+        yield
+
+
+@fault("graph/an_operation_is_recorded_if_an_input_requires_grad")
+def the_second_matrix_of_addmm_is_a_constant():
+    """addmm records its first two operands only."""
+    with patched(torch, "addmm", lambda true: lambda a, b, c: true(a, b, c.detach())):
+        yield
+
+
+@fault("graph/an_operation_is_recorded_if_an_input_requires_grad")
+def copying_makes_no_history_for_0_dim_tensors():
+    """copy_() into a tensor of no dimension is not recorded."""
+    with patched(torch.Tensor, "copy_", lambda true: lambda a, b: true(a, b if a.dim() else b.detach())):
+        yield
+
+
+@fault("graph/what_is_made_without_a_derivative_has_no_history")
+def a_histogram_is_recorded():
+    """histc() has a history, with a derivative of zero."""
+    with patched(torch.Tensor, "histc", lambda true: lambda x, bins: true(x, bins) + 0 * x.sum()):
+        yield
+
+
+@fault("graph/what_is_made_without_a_derivative_has_no_history")
+def full_like_takes_requires_grad_from_a_result():
+    """torch.full_like of a result that requires grad requires grad."""
+
+    def make(true):
+        return lambda x, number, **options: true(x, number, **options).requires_grad_(not x.is_leaf)
+
+    with patched(torch, "full_like", make):
+        yield
+
+
+@fault("graph/integers_and_booleans_are_not_recorded")
+def indices_have_a_history():
+    """Integers that were computed have a grad_fn."""
+    with reading("grad_fn", lambda t, node: "a node" if t.dtype == torch.int64 and t.dim() else node):
+        yield
+
+
+@fault("graph/integers_and_booleans_are_not_recorded")
+def values_beside_indices_are_not_recorded():
+    """Of an operation that gives indices too, the values in more than one dimension are not recorded."""
+
+    def make(true):
+        def operation(x, *args, **options):
+            values, indices = true(x, *args, **options)
+            return (values.detach() if x.dim() > 1 else values), indices
+
+        return operation
+
+    with patched(torch.Tensor, "cummax", make), patched(torch.Tensor, "mode", make):
+        yield
+
+
+@fault("graph/arguments_that_are_no_tensors_are_not_in_the_graph")
+def numbers_become_leaves():
+    """The weight of lerp becomes a leaf that requires grad if it is a number."""
+
+    def make(true):
+        return lambda a, b, weight: true(a, b, torch.full_like(a, weight).detach().requires_grad_())
+
+    with patched(torch, "lerp", make):
+        yield
+
+
+@fault("graph/arguments_that_are_no_tensors_are_not_in_the_graph")
+def an_alpha_makes_one_edge_of_two():
+    """add() with alpha is recorded as if its second operand were a constant."""
+    with patched(torch, "add", lambda true: lambda a, b, alpha=1: true(a, b.detach(), alpha=alpha)):
+        yield
+
+
+@fault("graph/an_operation_that_fails_leaves_no_trace")
+def a_failing_product_counts_as_a_change():
+    """mul_() that raises an error counts up the version of the tensor."""
+
+    def make(true):
+        def multiply(a, b):
+            try:
+                return true(a, b)
+            except RuntimeError:
+                torch._C._autograd._unsafe_set_version_counter((a,), (a._version + 1,))
+                raise
+
+        return multiply
+
+    with patched(torch.Tensor, "mul_", make):
+        yield
+
+
+@fault("graph/an_operation_that_fails_leaves_no_trace")
+def adding_to_a_leaf_detaches_it_first():
+    """add_() to a leaf raises its error, but the leaf doesn't require grad any more."""
+
+    def make(true):
+        def add(a, b):
+            try:
+                return true(a, b)
+            except RuntimeError:
+                a.requires_grad_(False)
+                raise
+
+        return add
+
+    with patched(torch.Tensor, "add_", make):
         yield
