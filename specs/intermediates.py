@@ -39,6 +39,7 @@ def chosen(names, subset):
         "article/nonleaf-grads-print-none",
         "article/every-tensor-has-grad-attribute",
         "torch_tensor/requires-grad-does-not-mean-that-grad-is-filled",
+        "leaf_tutorial/reading-grad-of-a-non-leaf-warns",
     ]
 )
 @given(graph=graphs())
@@ -84,6 +85,8 @@ def spec_reading_grad_of_a_leaf_or_a_retained_tensor_is_silent(world, graph, sub
         "torch_tensor/only-leaves-get-grad",
         "torch_tensor/retain-grad-fills-grad",
         "autograd_mechanics/only-leaves-that-require-grad-accumulate",
+        "leaf_tutorial/backward-fills-leaves-that-require-grad",
+        "autogradqs/gradients-of-other-nodes-are-not-available",
     ]
 )
 @given(graph=graphs(), subset=SUBSET)
@@ -128,7 +131,32 @@ def spec_the_grad_of_a_result_is_the_gradient_by_it_not_of_it(world, v, inner, o
     same(x.grad, torch.full_like(x, inner * outer).detach(), why=f"y is {inner} * x + 1")
 
 
-@claim(cites=["torch_tensor/retain-grad-fills-grad", "article/grad-of-y-is-ones"])
+@claim(cites=["leaf_tutorial/the-label-requires-grad-after-backward", "torch_tensor/retains-grad-tells"])
+@given(graph=graphs(), subset=SUBSET, passes=st.integers(1, 2))
+def spec_neither_backward_nor_retain_grad_changes_requires_grad(world, graph, subset, passes):
+    """retain_grad() and backward leave requires_grad, is_leaf and grad_fn of each tensor in the graph as they were:
+    constants still don't require grad and have no .grad."""
+    tensors = graph.build(world)
+    before = {name: [t.requires_grad, t.is_leaf, t.grad_fn] for name, t in tensors.items()}
+    for name in chosen(graph.results, subset):
+        tensors[name].retain_grad()
+
+    for _ in range(passes):
+        tensors[graph.root].backward(world.constant(graph.cotangent), retain_graph=True)
+
+    for name, tensor in tensors.items():
+        same([tensor.requires_grad, tensor.is_leaf, tensor.grad_fn], before[name], why=f"{name} of {graph}")
+    for name in graph.constants:
+        same([tensors[name].grad, tensors[name].retains_grad], [None, False], why=f"{name} is a constant")
+
+
+@claim(
+    cites=[
+        "torch_tensor/retain-grad-fills-grad",
+        "article/grad-of-y-is-ones",
+        "leaf_tutorial/grad-of-a-scalar-root-is-one",
+    ]
+)
 @given(graph=graphs(), scalar=graphs(scalar=True, most=3))
 def spec_the_grad_of_the_root_is_the_cotangent(world, graph, scalar):
     """A root that retains its gradient gets the cotangent that backward was called with, as a tensor of its
@@ -207,7 +235,13 @@ def spec_a_retained_grad_accumulates_like_that_of_a_leaf(world, v, retained, sta
     same(x.grad, torch.full_like(x, sum(range(1, len(retained) + 1)) * 2).detach(), why="y is 2x")
 
 
-@claim(cites=["torch_tensor/retain-grad-does-nothing-to-leaves", "torch_tensor/retains-grad-tells"])
+@claim(
+    cites=[
+        "torch_tensor/retain-grad-does-nothing-to-leaves",
+        "torch_tensor/retains-grad-tells",
+        "leaf_tutorial/retains-grad-is-false-for-leaves",
+    ]
+)
 @given(v=values(), calls=st.integers(1, 3), passes=st.integers(1, 3), parameter=st.booleans())
 def spec_retain_grad_does_nothing_to_a_leaf_that_requires_grad(world, v, calls, passes, parameter):
     """On a leaf that requires grad retain_grad() does nothing: its .grad is filled as ever, once for each
@@ -222,7 +256,7 @@ def spec_retain_grad_does_nothing_to_a_leaf_that_requires_grad(world, v, calls, 
         same(x.grad, torch.full_like(x, 2 * number).detach(), why=f"this is backward {number} of sum(2x)")
 
 
-@claim(cites=["torch_tensor/retain-grad-does-nothing-to-leaves"])
+@claim(cites=["torch_tensor/retain-grad-does-nothing-to-leaves", "leaf_tutorial/retain-grad-of-a-constant-is-an-error"])
 @given(v=values(), constant=st.sampled_from(list(WITHOUT_GRAD)))
 def spec_retain_grad_raises_if_the_tensor_does_not_require_grad(world, v, constant):
     """retain_grad() on a tensor that doesn't require grad raises an error and changes nothing; the tensor

@@ -1,6 +1,5 @@
 """Leaves: which tensors are leaves, which of them require grad, and what can become one."""
 
-import copy
 import itertools
 import math
 
@@ -8,8 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SMALL_DTYPES, WRITABLE, claim, graphs, raises, same, values
+from .kit import SMALL_DTYPES, claim, graphs, raises, same, values
 from .kit.choices import some_of
+from .kit.tensors import IDENTITIES, PLAIN
 
 # Ways to make a tensor without an operation; x tells the shape, the dtype and the device, and nothing else.
 FACTORIES = {
@@ -45,6 +45,24 @@ MODELS = {
     "a constant": lambda x: x.detach(),
 }
 
+# Tensors made of a leaf.
+KINDS = {
+    **MODELS,
+    "a view": lambda x: x[...],
+    "a view of a constant": lambda x: x.detach()[...],
+    "the second part": lambda x: torch.stack([x, x]).unbind()[1],
+    "a Parameter": lambda x: torch.nn.Parameter(x.detach()),
+}
+
+# Attributes that tell where in the graph a tensor stands, with what somebody could want to put there.
+READ_ONLY = {
+    "is_leaf": (True, False),
+    "grad_fn": (None,),
+    "output_nr": (0, 1),
+    "retains_grad": (True, False),
+    "_version": (0, 7),
+}
+
 # Three tensors of one shape make one result.
 OPERATIONS = {
     "a * b + c": lambda a, b, c: a * b + c,
@@ -58,29 +76,6 @@ OPERATIONS = {
     "sum((a, b, c))": lambda a, b, c: sum((a, b, c)),
     "torch.einsum('...,...,...->', a, b, c)": lambda a, b, c: torch.einsum("...,...,...->", a, b, c),
 }
-
-# Operations whose result has the values of x.
-IDENTITIES = {
-    "x * 1": lambda x: x * 1,
-    "x + 0": lambda x: x + 0,
-    "x.clone()": lambda x: x.clone(),
-    "x.to(another dtype)": lambda x: x.to(another_dtype(x)),
-    "x.type(another dtype)": lambda x: x.type(another_dtype(x)),
-    "x.half()": lambda x: x.half(),
-    "x.half() and back": lambda x: x.half().double() if x.dtype == torch.float64 else x.half().float(),
-    "x.to(x.dtype, copy=True)": lambda x: x.to(x.dtype, copy=True),
-    "x.to(x.device, copy=True)": lambda x: x.to(x.device, copy=True),
-    "torch.empty_like(x).copy_(x)": lambda x: torch.empty_like(x).copy_(x),
-    "x[...]": lambda x: x[...],
-    "x.view(x.shape)": lambda x: x.view(x.shape),
-    "x.view_as(x)": lambda x: x.view_as(x),
-    "x.reshape(1, -1)": lambda x: x.reshape(1, -1),
-    "x.unsqueeze(0)": lambda x: x.unsqueeze(0),
-    "x.squeeze()": lambda x: x.squeeze(),
-    "x.expand_as(x)": lambda x: x.expand_as(x),
-    "torch.stack([x])[0]": lambda x: torch.stack([x])[0],
-}
-ANY_IDENTITY = st.sampled_from(list(IDENTITIES))
 
 # Conversions to what x is already.
 CONVERSIONS = {
@@ -121,33 +116,6 @@ REQUESTS = {
     "torch.nn.Parameter": lambda x: torch.nn.Parameter(x),
 }
 
-# Tensors with the values of the leaf x that don't require grad.
-PLAIN = {
-    "x.detach()": lambda x: x.detach(),
-    "x.detach() * 1": lambda x: x.detach() * 1,
-    "x.detach()[...]": lambda x: x.detach()[...],
-    "x.detach().clone()": lambda x: x.detach().clone(),
-    "x.detach().to(another dtype)": lambda x: x.detach().to(another_dtype(x)),
-    "(x * 1).detach()": lambda x: (x * 1).detach(),
-    "x[...].detach()": lambda x: x[...].detach(),
-    "torch.no_grad()(x.clone)()": lambda x: torch.no_grad()(x.clone)(),
-    "x.new_tensor(x.tolist())": lambda x: x.new_tensor(x.tolist()),
-}
-
-LEAVES = {
-    "a leaf": lambda x: x.requires_grad_(),
-    "a constant": lambda x: x,
-    "a frozen leaf": lambda x: x.requires_grad_().requires_grad_(False),
-    "a Parameter": lambda x: torch.nn.Parameter(x),
-    "a frozen Parameter": lambda x: torch.nn.Parameter(x, requires_grad=False),
-}
-
-DETACHED = {
-    "x.detach()": lambda x: x.detach(),
-    "torch.detach(x)": lambda x: torch.detach(x),
-    "x.data": lambda x: x.data,
-}
-
 STEPS = {
     "an operation": lambda x: x * 1,
     "a view": lambda x: x[...],
@@ -155,11 +123,6 @@ STEPS = {
     "detach": lambda x: x.detach(),
     "requires_grad_": lambda x: x.requires_grad_(),
 }
-
-
-def another_dtype(x):
-    """A floating dtype that is not the one of x."""
-    return torch.float16 if x.dtype == torch.float32 else torch.float32
 
 
 def set_requires_grad(x, flag, by_attribute):
@@ -248,6 +211,7 @@ def spec_floating_point_and_complex_tensors_can_require_grad(world, v, request, 
         "torch_tensor/no-requires-grad-is-leaf",
         "torch_tensor/results-that-require-grad-are-not-leaves",
         "autograd_mechanics/tracked-if-an-input-requires-grad",
+        "leaf_tutorial/leaf-unless-an-input-requires-grad",
     ]
 )
 @given(v=values(), operation=st.sampled_from(list(OPERATIONS)))
@@ -292,7 +256,7 @@ def spec_results_are_leaves_only_far_from_tensors_that_require_grad(world, graph
         "article/computed-are-non-leaves",
     ]
 )
-@given(v=values(), operation=ANY_IDENTITY, parameter=st.booleans())
+@given(v=values(), operation=st.sampled_from(list(IDENTITIES)), parameter=st.booleans())
 def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation, parameter):
     """A copy, a cast or a view of a leaf that requires grad, a Parameter too, requires grad as well but is
     no leaf: the gradient goes to the original, in the original's dtype."""
@@ -319,7 +283,13 @@ def spec_a_conversion_that_changes_nothing_gives_the_leaf_itself(world, v, conve
     same([y.is_leaf, y.requires_grad], [True, True], why="it is the leaf")
 
 
-@claim(cites=["torch_autograd/only-floating-point-and-complex", "torch_tensor/no-requires-grad-is-leaf"])
+@claim(
+    cites=[
+        "torch_autograd/only-floating-point-and-complex",
+        "torch_tensor/no-requires-grad-is-leaf",
+        "leaf_tutorial/requires-grad-spreads-with-two-exceptions",
+    ]
+)
 @given(v=values(), count=st.sampled_from(list(COUNTS)))
 def spec_integers_and_booleans_computed_from_a_leaf_are_leaves(world, v, count):
     """Integers and booleans are leaves that don't require grad, also if they are computed from a
@@ -329,118 +299,6 @@ def spec_integers_and_booleans_computed_from_a_leaf_are_leaves(world, v, count):
     result = COUNTS[count](x)
 
     same([result.requires_grad, result.is_leaf, result.grad_fn], [False, True, None], why=f"it is {result.dtype}")
-
-
-@claim(cites=["torch_tensor/detach-leaves-the-graph", "torch_tensor/detached-shares-storage"])
-@given(v=values(layouts=WRITABLE), operation=st.one_of(st.none(), ANY_IDENTITY), way=st.sampled_from(list(DETACHED)))
-def spec_a_detached_tensor_is_a_leaf_that_shares_its_storage(world, v, operation, way):
-    """A detached tensor is a leaf that doesn't require grad. It has the values of the original and shares
-    its storage: what is written into the one shows in the other. The original stays as it was."""
-    x = world.leaf(v) * 1
-    if operation is not None:
-        x = IDENTITIES[operation](x)
-    history = x.grad_fn
-
-    y = DETACHED[way](x)
-
-    same([y.requires_grad, y.is_leaf, y.grad_fn], [False, True, None], why=f"it is {way}")
-    same(y, x, why="detaching changes no value")
-    same([x.requires_grad, x.grad_fn is history], [True, True], why="x itself was not detached")
-    if operation != "x.expand_as(x)":
-        y.fill_(7)
-    same(x, y, why="x sees what was written into the detached tensor")
-
-
-@claim(cites=["torch_tensor/detach-leaves-the-graph"])
-@given(v=values(), kind=st.sampled_from(list(LEAVES)), way=st.sampled_from(list(DETACHED)))
-def spec_detaching_always_gives_another_tensor(world, v, kind, way):
-    """Detaching gives another tensor, never the original and never a Parameter, even if the original is a
-    leaf that doesn't require grad: what the new tensor is told later is no matter of the original."""
-    x = LEAVES[kind](world.constant(v))
-    required = x.requires_grad
-
-    y = DETACHED[way](x)
-
-    same([y is x, type(y) is torch.Tensor], [False, True], why=f"{way} was called on {kind}")
-    same([y.requires_grad, y.is_leaf, y.grad], [False, True, None], why=f"it is {way}")
-    y.requires_grad_()
-    (y * 2).sum().backward()
-    same([x.requires_grad, x.is_leaf, x.grad], [required, True, None], why="x is another tensor than y")
-
-
-@claim(cites=["article/propagates-to-leaves", "torch_tensor/detach-leaves-the-graph"])
-@given(v=values(), factors=st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=3))
-def spec_no_gradient_flows_through_a_detached_tensor(world, v, factors):
-    """A gradient doesn't flow through a detached tensor, neither right behind a leaf nor deep in a
-    graph: it counts as a constant."""
-    x = world.leaf(v)
-
-    loss = 0
-    for factor, early in factors:
-        constant = x.detach() * factor if early else (x * factor).detach()
-        loss = loss + (x * constant).sum()
-    loss.backward()
-
-    expected = sum(factor for factor, _ in factors) * x.detach()
-    same(x.grad, expected, why=f"of sum(x * (f * x).detach()) the gradient is f * x, for each f of {factors}")
-
-
-@claim(cites=["torch_tensor/detach-in-place-makes-a-leaf", "torch_tensor/views-cannot-be-detached-in-place"])
-@given(v=values(), view=st.booleans())
-def spec_detach_in_place_makes_a_result_a_leaf(world, v, view):
-    """detach_() makes a result itself a leaf that doesn't require grad, and returns it. On a view it raises
-    an error, and the view stays in the graph."""
-    x = world.leaf(v)
-    y = x[...] if view else x * 1
-
-    if view:
-        with raises(RuntimeError, "Can't detach views in-place", why="y is a view of x"):
-            y.detach_()
-    else:
-        same(y.detach_() is y, True, why="it works in place")
-
-    same([y.requires_grad, y.is_leaf, y.grad_fn is None], [view, not view, not view], why="a view isn't detached")
-    (y * 2 + x * 3).sum().backward()
-    same(x.grad, torch.full_like(x, 5 if view else 3).detach(), why="only a view is still in the graph")
-
-
-@claim(cites=["torch_tensor/detach-in-place-makes-a-leaf"])
-@given(v=values(layouts=("contiguous",)), kind=st.sampled_from(list(LEAVES)), used=st.booleans())
-def spec_detach_in_place_only_turns_requires_grad_of_a_leaf_off(world, v, kind, used):
-    """detach_() of a leaf that is no view makes it one that doesn't require grad. It has the same values, in
-    the same memory, and the same .grad."""
-    x = LEAVES[kind](world.constant(v))
-    address, x.grad = x.data_ptr(), torch.full_like(x, 2) if used else None
-    grad = x.grad
-
-    same(x.detach_() is x, True, why="it works in place")
-
-    same([x.requires_grad, x.is_leaf, x.grad_fn], [False, True, None], why=f"it was {kind}")
-    same([x, x.data_ptr()], [world.constant(v), address], why="only the flag has changed")
-    same([x.grad is grad, grad], [True, torch.full_like(x, 2) if used else None], why="only the flag has changed")
-
-
-@claim(
-    cites=[
-        "torch_tensor/requires-grad-in-place-sets-the-flag",
-        "torch_tensor/requires-grad-in-place-begins-recording",
-        "torch_tensor/requiring-grad-after-a-copy-makes-a-leaf",
-    ]
-)
-@given(v=values(), plain=st.sampled_from(list(PLAIN)), flags=st.sampled_from([[], [True]]))
-def spec_a_tensor_without_history_can_become_a_leaf_that_requires_grad(world, v, plain, flags):
-    """requires_grad_() makes a tensor that doesn't require grad, wherever its values came from, a leaf that
-    does, and returns it. Its gradient goes no further."""
-    x = world.leaf(v)
-    y = PLAIN[plain](x)
-    (y * 2).sum()  # done before y required grad: not recorded
-
-    same(y.requires_grad_(*flags) is y, True, why="it works in place")
-
-    same([y.requires_grad, y.is_leaf, y.grad_fn], [True, True, None], why=f"y was {plain}")
-    (y * y).sum().backward()
-    same(y.grad, 2 * y.detach(), why="the gradient of sum(y*y) is 2y")
-    same(x.grad, None, why="y has no history")
 
 
 @claim(
@@ -487,22 +345,70 @@ def spec_a_leaf_must_require_grad_in_both_passes_to_get_one(world, v, recorded, 
     same(other.grad, 2 * x.detach(), why="the other factor always required grad")
 
 
-@claim(cites=["autograd_mechanics/requires-grad-is-set-on-leaves-only", "autograd_mechanics/non-leaves-require-grad"])
-@given(v=values(), operation=ANY_IDENTITY, by_attribute=st.booleans())
-def spec_requires_grad_of_a_result_cannot_be_turned_off(world, v, operation, by_attribute):
-    """A tensor that is no leaf always requires grad: to turn that off raises an error and changes
-    nothing, and requires_grad_() has nothing to do."""
+@claim(
+    cites=[
+        "autograd_mechanics/requires-grad-is-set-on-leaves-only",
+        "autograd_mechanics/non-leaves-require-grad",
+        "leaf_tutorial/requires-grad-does-nothing-to-non-leaves",
+    ]
+)
+@given(v=values(), operation=st.sampled_from(list(IDENTITIES)), by_attribute=st.booleans(), flag=st.booleans())
+def spec_requires_grad_of_a_result_cannot_be_turned_off(world, v, operation, by_attribute, flag):
+    """A tensor that is no leaf always requires grad. requires_grad_() has nothing to do, but to turn it off, or to set
+    the attribute, even to True, raises an error and changes nothing."""
     x = world.leaf(v)
     y = IDENTITIES[operation](x)
     history = y.grad_fn
 
-    same(y.requires_grad_() is y, True, why="it returns the tensor")
-    with raises(RuntimeError, "you can only change requires_grad flags of leaf variables", why=f"y is {operation}"):
-        set_requires_grad(y, False, by_attribute)
+    if flag and not by_attribute:
+        same([y.requires_grad_() is y, y.requires_grad_(True) is y], [True, True], why="it returns the tensor")
+    else:
+        with raises(RuntimeError, "you can only change requires_grad flags of leaf variables", why=f"y is {operation}"):
+            set_requires_grad(y, flag, by_attribute)
 
     same([y.requires_grad, y.is_leaf, y.grad_fn is history], [True, False, True], why="nothing was changed")
     (y * 2).sum().backward()
     same(x.grad, torch.full_like(x, 2).detach(), why="the graph is whole")
+
+
+@claim(observed=True)
+@given(
+    v=values(),
+    wrong=st.sampled_from([None, 0, 1, 1.0, "True", (), (True,)]),
+    by_attribute=st.booleans(),
+    recorded=st.booleans(),
+    required=st.booleans(),
+)
+def spec_requires_grad_is_true_or_false_and_nothing_else(world, v, wrong, by_attribute, recorded, required):
+    """requires_grad can't be set to anything but True or False, not even to 1 or None: that raises an error and
+    changes nothing."""
+    x = world.constant(v).requires_grad_(required)
+    x = x * 1 if recorded else x
+    before = [x.requires_grad, x.is_leaf, x.grad_fn]
+
+    with raises(RuntimeError if by_attribute else TypeError, "must be a bool", "must be bool", why=f"it is {wrong!r}"):
+        set_requires_grad(x, wrong, by_attribute)
+
+    same([x.requires_grad, x.is_leaf, x.grad_fn], before, why="nothing was changed")
+
+
+@claim(observed=True)
+@given(
+    v=values(), kind=st.sampled_from(list(KINDS)), attribute=st.sampled_from(list(READ_ONLY)), value=st.integers(0, 3)
+)
+def spec_the_place_of_a_tensor_in_the_graph_cannot_be_assigned(world, v, kind, attribute, value):
+    """What tells the place of a tensor in the graph, such as is_leaf and grad_fn, can neither be set nor deleted: that
+    raises an error and changes nothing."""
+    x = KINDS[kind](world.leaf(v))
+    before = [getattr(x, name) for name in READ_ONLY]
+
+    for value in READ_ONLY[attribute]:
+        with raises(AttributeError, "not writable", why=f"x is {kind}"):
+            setattr(x, attribute, value)
+    with raises(AttributeError, "not writable", why=f"x is {kind}"):
+        delattr(x, attribute)
+
+    same([getattr(x, name) for name in READ_ONLY], before, why=f"{attribute} could not be set")
 
 
 @claim(
@@ -553,32 +459,6 @@ def spec_a_parameter_is_a_leaf(world, v, source, mode):
         (p * 2 + x.sum()).sum().backward()
         same(p.grad, torch.full_like(y, 2).detach() if asked else None, why="the gradient of sum(2p) is 2")
         same(x.grad, torch.full_like(x, p.numel()).detach(), why="only the sum of x depends on x")
-
-
-@claim(observed=True)
-@given(v=values(layouts=WRITABLE), kind=st.sampled_from(list(LEAVES)), used=st.booleans())
-def spec_a_deep_copy_of_a_leaf_is_a_leaf_of_its_own(world, v, kind, used):
-    """copy.deepcopy makes of a leaf another one, with the same values and the same requires_grad, in memory
-    of its own. A copied Parameter is a Parameter without .grad; any other leaf's .grad is copied, too. A
-    result that requires grad can't be copied so."""
-    x = LEAVES[kind](world.constant(v))
-    x.grad = torch.full_like(x, 2) if used else None
-
-    y = copy.deepcopy(x)
-
-    same([y is x, type(y) is type(x)], [False, True], why=f"it is a copy of {kind}")
-    same([y.requires_grad, y.is_leaf, y.grad_fn], [x.requires_grad, True, None], why=f"it is a copy of {kind}")
-    same(y, x, why="it has the same values")
-    copied = used and "Parameter" not in kind
-    same(y.grad, torch.full_like(x, 2) if copied else None, why=f"it is a copy of {kind}")
-    with torch.no_grad():
-        y.fill_(7)
-        if copied:
-            y.grad.fill_(7)
-    same(x, world.constant(v), why="the copy has its own memory")
-    same(x.grad, torch.full_like(x, 2) if used else None, why="so has its .grad")
-    with raises(RuntimeError, "deepcopy protocol", why="x * 2 has a history"):
-        copy.deepcopy(x.requires_grad_() * 2)
 
 
 @claim(

@@ -439,3 +439,17 @@ def grad_fills_the_leaves_as_well():
 
     with patched(torch.autograd, "grad", make):
         yield
+
+
+@fault("intermediates/neither_backward_nor_retain_grad_changes_requires_grad")
+def a_tensor_that_retains_its_gradient_reads_as_a_leaf():
+    """is_leaf is True for a tensor that retains its gradient."""
+    with reading("is_leaf", lambda tensor, leaf: leaf or tensor.retains_grad):
+        yield
+
+
+@fault("intermediates/neither_backward_nor_retain_grad_changes_requires_grad")
+def a_leaf_reads_as_frozen_once_it_has_a_grad():
+    """requires_grad is False for a leaf that has a .grad."""
+    with reading("requires_grad", lambda x, flag: flag and not (x.is_leaf and x.grad is not None)):
+        yield

@@ -264,137 +264,6 @@ def views_of_integers_read_as_requiring_grad():
         yield
 
 
-@fault("leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage")
-def detach_gives_memory_of_its_own():
-    """detach() gives a tensor of its own memory."""
-    with patched(torch.Tensor, "detach", lambda true: lambda x: true(x).clone()):
-        yield
-
-
-@fault("leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage")
-def detach_detaches_the_original_too():
-    """detach() of a result that isn't a view takes the original out of the graph as well."""
-
-    def make(true):
-        return lambda x: true(x if x.is_leaf or x._is_view() else x.detach_())
-
-    with patched(torch.Tensor, "detach", make):
-        yield
-
-
-@fault("leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage")
-def data_requires_grad():
-    """.data of a tensor that requires grad requires grad."""
-    with reading("data", lambda x, data: data.requires_grad_(x.requires_grad)):
-        yield
-
-
-@fault("leaves/detaching_always_gives_another_tensor")
-def detach_gives_a_constant_itself():
-    """detach() of a tensor that doesn't require grad gives the tensor itself."""
-    with patched(torch.Tensor, "detach", lambda true: lambda x: true(x) if x.requires_grad else x):
-        yield
-
-
-@fault("leaves/detaching_always_gives_another_tensor")
-def detach_of_a_parameter_is_a_frozen_parameter():
-    """detach() of a Parameter gives a Parameter that doesn't require grad."""
-
-    def make(true):
-        def detach(x):
-            detached = true(x)
-            return torch.nn.Parameter(detached, False) if isinstance(x, torch.nn.Parameter) else detached
-
-        return detach
-
-    with patched(torch.Tensor, "detach", make):
-        yield
-
-
-@fault(
-    "leaves/no_gradient_flows_through_a_detached_tensor",
-    "leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage",
-    "leaves/a_tensor_is_a_leaf_exactly_if_it_has_no_grad_fn",
-    "leaves/a_tensor_without_history_can_become_a_leaf_that_requires_grad",
-)
-def a_detached_result_stays_in_the_graph():
-    """detach() of a result gives a view of it that is still in the graph."""
-    with patched(torch.Tensor, "detach", lambda true: lambda x: true(x) if x.is_leaf else x.view_as(x)):
-        yield
-
-
-@fault("leaves/no_gradient_flows_through_a_detached_tensor")
-def a_detached_leaf_stays_in_the_graph():
-    """detach() of a leaf of several elements gives a view of it that is in the graph."""
-
-    def make(true):
-        return lambda x: x.view_as(x) if x.is_leaf and x.requires_grad and x.numel() > 1 else true(x)
-
-    with patched(torch.Tensor, "detach", make):
-        yield
-
-
-@fault("leaves/detach_in_place_makes_a_result_a_leaf")
-def detach_in_place_leaves_a_view_alone():
-    """detach_() does nothing to a view, without an error."""
-    with patched(torch.Tensor, "detach_", lambda true: lambda x: x if x._is_view() else true(x)):
-        yield
-
-
-@fault("leaves/detach_in_place_makes_a_result_a_leaf")
-def detach_in_place_works_on_another_tensor():
-    """detach_() of a result returns a detached tensor and leaves the result in the graph."""
-    with patched(torch.Tensor, "detach_", lambda true: lambda x: true(x) if x._is_view() else x.detach()):
-        yield
-
-
-@fault("leaves/detach_in_place_only_turns_requires_grad_of_a_leaf_off")
-def detach_in_place_clears_grad():
-    """detach_() makes the .grad of a leaf None."""
-
-    def make(true):
-        def detach_(x):
-            x.grad = None
-            return true(x)
-
-        return detach_
-
-    with patched(torch.Tensor, "detach_", make):
-        yield
-
-
-@fault("leaves/detach_in_place_only_turns_requires_grad_of_a_leaf_off")
-def detach_in_place_leaves_parameters_alone():
-    """detach_() does nothing to a Parameter."""
-
-    def make(true):
-        return lambda x: x if isinstance(x, torch.nn.Parameter) else true(x)
-
-    with patched(torch.Tensor, "detach_", make):
-        yield
-
-
-@fault("leaves/a_tensor_without_history_can_become_a_leaf_that_requires_grad")
-def requires_grad_in_place_returns_an_alias():
-    """requires_grad_() returns another tensor over the same memory."""
-    with patched(torch.Tensor, "requires_grad_", lambda true: lambda x, *flag: true(x, *flag).view_as(x)):
-        yield
-
-
-@fault(
-    "leaves/a_tensor_without_history_can_become_a_leaf_that_requires_grad",
-    "leaves/a_tensor_is_a_leaf_exactly_if_it_has_no_grad_fn",
-)
-def a_view_of_a_constant_cannot_require_grad():
-    """requires_grad_() does nothing to a view that doesn't require grad."""
-
-    def make(true):
-        return lambda x, *flag: x if x._is_view() and not x.requires_grad else true(x, *flag)
-
-    with patched(torch.Tensor, "requires_grad_", make):
-        yield
-
-
 @fault("leaves/requires_grad_of_a_leaf_can_be_changed_at_any_time")
 def requires_grad_cannot_be_turned_off_in_place():
     """requires_grad_(False) does nothing to a leaf that requires grad."""
@@ -506,44 +375,6 @@ def a_parameter_in_no_dimension_always_requires_grad():
         yield
 
 
-@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
-def a_deep_copy_of_a_number_does_not_require_grad():
-    """copy.deepcopy of a leaf in no dimension gives one that doesn't require grad."""
-
-    def make(true):
-        def copied(x, memo):
-            result = true(x, memo)
-            return result if x.dim() else result.requires_grad_(False)
-
-        return copied
-
-    with patched(torch.Tensor, "__deepcopy__", make):
-        yield
-
-
-@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
-def a_deep_copy_of_a_result_is_detached():
-    """copy.deepcopy of a result gives a copy without its history."""
-    with patched(torch.Tensor, "__deepcopy__", lambda true: lambda x, memo: true(x if x.is_leaf else x.detach(), memo)):
-        yield
-
-
-@fault("leaves/a_deep_copy_of_a_leaf_is_a_leaf_of_its_own")
-def a_deep_copy_shares_its_grad():
-    """copy.deepcopy of a leaf gives one with the very same .grad."""
-
-    def make(true):
-        def copied(x, memo):
-            result = true(x, memo)
-            result.grad = x.grad
-            return result
-
-        return copied
-
-    with patched(torch.Tensor, "__deepcopy__", make):
-        yield
-
-
 @fault("leaves/the_output_of_a_frozen_module_is_a_leaf_if_the_input_requires_no_grad")
 def a_frozen_layer_cuts_the_graph():
     """The output of a linear layer whose weight is frozen is detached."""
@@ -568,4 +399,57 @@ def freezing_a_module_spares_its_last_parameter():
         return requires_grad_
 
     with patched(torch.nn.Module, "requires_grad_", make):
+        yield
+
+
+def setting_requires_grad(assign):
+    """A fault that lets `assign(set, tensor, flag)` do what setting requires_grad does; `set` does it truly."""
+    true = torch._C._TensorBase.requires_grad
+    put = property(true.__get__, lambda tensor, flag: assign(true.__set__, tensor, flag))
+    return patched(torch.Tensor, "requires_grad", lambda _: put)
+
+
+@fault("leaves/requires_grad_of_a_result_cannot_be_turned_off")
+def requires_grad_of_a_result_can_be_set_to_true():
+    """Setting requires_grad of a result to True does nothing, without an error."""
+    with setting_requires_grad(lambda put, x, flag: put(x, flag) if x.is_leaf or flag is not True else None):
+        yield
+
+
+@fault("leaves/requires_grad_is_true_or_false_and_nothing_else")
+def requires_grad_takes_none_for_false():
+    """Setting requires_grad to None sets it to False."""
+    with setting_requires_grad(lambda put, x, flag: put(x, False if flag is None else flag)):
+        yield
+
+
+@fault("leaves/requires_grad_is_true_or_false_and_nothing_else")
+def requires_grad_in_place_takes_a_one():
+    """requires_grad_(1) does what requires_grad_(True) does."""
+
+    def make(true):
+        return lambda x, flag=True: true(x, True if type(flag) is int and flag == 1 else flag)
+
+    with patched(torch.Tensor, "requires_grad_", make):
+        yield
+
+
+@fault("leaves/the_place_of_a_tensor_in_the_graph_cannot_be_assigned")
+def is_leaf_of_a_constant_can_be_set():
+    """Setting is_leaf of a tensor that doesn't require grad does nothing, without an error."""
+    true = torch._C._TensorBase.is_leaf
+
+    def assign(x, flag):
+        if x.requires_grad:
+            true.__set__(x, flag)
+
+    with patched(torch.Tensor, "is_leaf", lambda _: property(true.__get__, assign, true.__delete__)):
+        yield
+
+
+@fault("leaves/the_place_of_a_tensor_in_the_graph_cannot_be_assigned")
+def grad_fn_can_be_deleted():
+    """`del x.grad_fn` does nothing, without an error."""
+    true = torch._C._TensorBase.grad_fn
+    with patched(torch.Tensor, "grad_fn", lambda _: property(true.__get__, true.__set__, lambda x: None)):
         yield
