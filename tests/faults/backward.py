@@ -4,12 +4,15 @@ import contextlib
 
 import torch
 
-from . import after_backward, fault, patched
+from . import fault, patched
 
 
 def listed(tensors):
-    """The tensors as a list, also if it is a single one; None stays None."""
-    return [tensors] if isinstance(tensors, torch.Tensor) else tensors if tensors is None else list(tensors)
+    """The tensors or gradient edges as a list, also if it is a single one; None stays None."""
+    if isinstance(tensors, dict):
+        return list(tensors.values())
+    single = isinstance(tensors, (torch.Tensor, torch.autograd.graph.GradientEdge))
+    return [tensors] if single else tensors if tensors is None else list(tensors)
 
 
 @contextlib.contextmanager
@@ -49,10 +52,17 @@ def changed_grad(change):
 def changed_gradients(change):
     """Let backward and grad start with change(root, the gradient passed or None) for each root."""
 
+    with changed_lists_of_gradients(lambda roots, gs: [change(root, g) for root, g in zip(roots, gs, strict=False)]):
+        yield
+
+
+@contextlib.contextmanager
+def changed_lists_of_gradients(change):
+    """Let backward and grad start with change(roots, the gradients passed, each of them or None)."""
+
     def make(true):
         def make_grads(outputs, grads, is_grads_batched):
-            changed = [change(root, g) for root, g in zip(outputs, grads, strict=False)]
-            return true(outputs, changed, is_grads_batched=is_grads_batched)
+            return true(outputs, change(outputs, grads), is_grads_batched=is_grads_batched)
 
         return make_grads
 
@@ -161,7 +171,7 @@ def a_transposed_gradient_is_read_as_it_lies_in_memory():
 @fault(
     "backward/backward_multiplies_the_gradient_that_it_is_given_and_leaves_it_alone",
     "backward/backward_on_a_leaf_adds_the_gradient_to_its_own_grad",
-    "backward/backward_returns_none_and_changes_no_values",
+    "execution/backward_returns_none_and_changes_no_values",
 )
 def backward_uses_up_the_gradient():
     """Backward leaves the gradient passed to it full of zeros."""
@@ -171,19 +181,6 @@ def backward_uses_up_the_gradient():
         for g in gradients or ():
             if g is not None:
                 g.copy_(torch.zeros_like(g)) if 0 not in g.stride() else g[:1].zero_()
-
-    with changed_backward(change):
-        yield
-
-
-@fault("backward/backward_returns_none_and_changes_no_values")
-def backward_changes_the_gradient_of_the_second_root():
-    """Backward adds 1 to the gradient of each root but the first."""
-
-    def change(go, roots, gradients, inputs):
-        go(roots, gradients, inputs)
-        for g in (gradients or ())[1:]:
-            g.add_(1)
 
     with changed_backward(change):
         yield
@@ -319,197 +316,162 @@ def superfluous_gradients_go_to_the_last_root():
         yield
 
 
-@fault("backward/grad_returns_the_gradients_by_its_inputs_and_writes_none")
-def grad_returns_the_gradients_in_the_wrong_order():
-    """torch.autograd.grad returns the gradients from the last input to the first."""
-    with changed_grad(lambda true, inputs, options: true(inputs, **options)[::-1]):
+@fault("backward/none_among_gradients_stands_for_one_at_a_root_of_one_element")
+def none_behind_another_gradient_stands_for_zero():
+    """None in a list of gradients stands for one at the first root and for zero at the others."""
+
+    def change(roots, gradients):
+        rest = zip(roots[1:], gradients[1:], strict=False)
+        return [*gradients[:1], *(torch.zeros_like(r) if g is None and r.numel() == 1 else g for r, g in rest)]
+
+    with changed_lists_of_gradients(change):
         yield
 
 
-@fault("backward/grad_returns_the_gradients_by_its_inputs_and_writes_none")
-def grad_gives_an_input_named_twice_its_gradient_once():
-    """torch.autograd.grad returns zeros for an input that is the same tensor as an earlier one."""
+@fault("backward/none_among_gradients_stands_for_one_at_a_root_of_one_element")
+def none_behind_another_gradient_stands_for_ones():
+    """None in a list of gradients stands for ones at each root but the first, however many elements it has."""
 
-    def change(true, inputs, options):
-        got = true(inputs, **options)
-        first = [[x is y for y in inputs].index(True) for x in inputs]
-        return tuple(g if n == first[n] or g is None else torch.zeros_like(g) for n, g in enumerate(got))
+    def change(roots, gradients):
+        rest = zip(roots[1:], gradients[1:], strict=False)
+        return [*gradients[:1], *(torch.ones_like(r) if g is None else g for r, g in rest)]
 
-    with changed_grad(change):
+    with changed_lists_of_gradients(change):
         yield
 
 
-@fault(
-    "backward/grad_returns_the_gradients_by_its_inputs_and_writes_none",
-    "backward/grad_by_an_unused_input_is_an_error_unless_allowed",
-)
-def grad_accumulates_in_the_leaves():
-    """torch.autograd.grad adds the gradients that it returns to the .grad of leaves."""
-
-    def change(true, inputs, options):
-        got = true(inputs, **options)
-        for x, g in zip(inputs, got, strict=True):
-            if x.is_leaf and g is not None:
-                x.grad = g if x.grad is None else x.grad + g
-        return got
-
-    with changed_grad(change):
+@fault("backward/a_complex_gradient_is_for_a_complex_tensor")
+def a_complex_gradient_loses_its_imaginary_part():
+    """For a real tensor the real part of a complex gradient is taken."""
+    with changed_gradients(lambda root, g: g.real if g is not None and g.is_complex() > root.is_complex() else g):
         yield
 
 
-@fault("backward/grad_by_an_unused_input_is_an_error_unless_allowed")
-def unused_inputs_are_always_allowed():
-    """torch.autograd.grad returns None for unused inputs, allowed or not."""
-    with changed_grad(lambda true, inputs, options: true(inputs, **{**options, "allow_unused": True})):
+@fault("backward/a_complex_gradient_is_for_a_complex_tensor")
+def a_real_gradient_is_taken_for_a_complex_leaf():
+    """For a complex leaf a real gradient is taken as a complex one."""
+
+    def change(root, g):
+        return g.to(root.dtype) if g is not None and root.is_leaf and root.is_complex() else g
+
+    with changed_gradients(change):
         yield
 
 
-@fault("backward/grad_by_an_unused_input_is_an_error_unless_allowed")
-def allowed_unused_results_have_the_gradient_zero():
-    """torch.autograd.grad with allow_unused=True returns zeros for an unused input that is no leaf."""
+@fault("backward/a_complex_scalar_needs_a_gradient", "backward/the_implicit_gradient_of_a_complex_scalar_is_one")
+def the_implicit_gradient_of_a_complex_scalar_is_the_imaginary_unit():
+    """Without a gradient, backward starts with 1j for a complex tensor of one element."""
 
-    def change(true, inputs, options):
-        got = true(inputs, **options)
-        return tuple(
-            torch.zeros_like(x) if g is None and not x.is_leaf else g for x, g in zip(inputs, got, strict=True)
-        )
+    def change(root, g):
+        return torch.full_like(root, 1j) if g is None and root.is_complex() and root.numel() == 1 else g
 
-    with changed_grad(change):
+    with changed_gradients(change):
         yield
 
 
-@fault("backward/grad_materializes_zeros_for_unused_inputs")
-def materialized_gradients_are_none():
-    """torch.autograd.grad with materialize_grads=True returns None for unused inputs."""
+@fault("backward/a_complex_scalar_needs_a_gradient")
+def a_complex_number_of_dimensions_needs_no_gradient():
+    """Without a gradient, backward starts with 1 for a complex tensor of one element that has dimensions."""
 
-    def change(true, inputs, options):
-        if options.pop("materialize_grads", False) and options.setdefault("allow_unused", True) is False:
-            raise ValueError("materialize_grads contradicts allow_unused=False")
-        return true(inputs, **options)
+    def change(root, g):
+        return torch.ones_like(root) if g is None and root.is_complex() and root.dim() and root.numel() == 1 else g
 
-    with changed_grad(change):
+    with changed_gradients(change):
         yield
 
 
-@fault("backward/grad_materializes_zeros_for_unused_inputs")
-def materialized_gradients_have_the_default_dtype():
-    """torch.autograd.grad with materialize_grads=True returns zeros in float32 for inputs of half precision."""
+@fault("backward/the_history_of_the_gradient_passed_is_left_alone")
+def a_gradient_that_requires_grad_makes_a_graph():
+    """Backward and grad record the gradient's own graph if a gradient that was passed requires grad."""
 
-    def change(true, inputs, options):
-        got = true(inputs, **options)
-        if not options.get("materialize_grads"):
-            return got
-        return tuple(g.float() if g.element_size() == 2 and not g.any() else g for g in got)
+    def make(true):
+        def run(roots, gradients, retain_graph, create_graph, *args, **options):
+            create_graph = create_graph or any(g is not None and g.requires_grad for g in gradients)
+            return true(roots, gradients, retain_graph, create_graph, *args, **options)
 
-    with changed_grad(change):
+        return run
+
+    with patched(torch.autograd, "_engine_run_backward", make):
         yield
 
 
-@fault("backward/a_target_that_does_not_require_grad_is_an_error")
-def targets_that_do_not_require_grad_are_passed_over():
-    """backward(inputs=...) passes over tensors that don't require grad."""
-
-    def change(go, roots, gradients, inputs):
-        go(roots, gradients, inputs and [x for x in inputs if x.requires_grad])
-
-    with changed_backward(change):
-        yield
-
-
-@fault("backward/a_target_that_does_not_require_grad_is_an_error")
-def allowing_unused_inputs_allows_constants():
-    """torch.autograd.grad with allow_unused=True returns None for inputs that don't require grad."""
-
-    def change(true, inputs, options):
-        if not options.get("allow_unused"):
-            return true(inputs, **options)
-        got = iter(true([x for x in inputs if x.requires_grad], **options))
-        return tuple(next(got) if x.requires_grad else None for x in inputs)
-
-    with changed_grad(change):
-        yield
-
-
-@fault(
-    "backward/backward_with_inputs_writes_into_these_only",
-    "backward/inputs_may_be_a_single_tensor",
-    "chain_rule/propagation_ends_at_the_targets",
-)
-def inputs_are_ignored():
-    """backward(inputs=...) writes into the leaves, as without inputs."""
-    with changed_backward(lambda go, roots, gradients, inputs: go(roots, gradients, None if inputs else inputs)):
-        yield
-
-
-@fault("backward/backward_with_inputs_writes_into_these_only", "chain_rule/propagation_ends_at_the_targets")
-def results_among_the_inputs_get_no_grad():
-    """backward(inputs=...) leaves the .grad of inputs that are no leaves None."""
-
-    def change(go, roots, gradients, inputs):
-        go(roots, gradients, inputs)
-        for x in inputs or ():
-            if not x.is_leaf:
-                x.grad = None
-
-    with changed_backward(change):
-        yield
-
-
-@fault("backward/inputs_may_be_a_single_tensor")
-def an_empty_list_of_inputs_means_all():
-    """backward(inputs=[]) writes into all leaves."""
-    with changed_backward(lambda go, roots, gradients, inputs: go(roots, gradients, inputs or None)):
-        yield
-
-
-@fault("backward/backward_returns_none_and_changes_no_values")
-def backward_returns_its_roots():
-    """Backward returns the list of its roots."""
-
-    def change(go, roots, gradients, inputs):
-        go(roots, gradients, inputs)
-        return roots
-
-    with changed_backward(change):
-        yield
-
-
-@fault(
-    "backward/backward_returns_none_and_changes_no_values",
-    "backward/backward_on_a_leaf_adds_the_gradient_to_its_own_grad",
-)
-def backward_takes_a_step():
-    """Backward subtracts the gradient from the values of each leaf that it reaches."""
-
-    def descend(leaf, before):
-        if leaf.grad is not None and 0 not in leaf.stride():
-            leaf.sub_(leaf.grad)
-
-    with after_backward(descend):
-        yield
-
-
-@fault("backward/grad_shares_memory_with_the_gradient_passed_if_only_views_lie_between")
-def grad_is_always_a_copy():
-    """The first backward gives each leaf a .grad with a memory of its own."""
-
-    def copy(leaf, before):
-        if before is None and leaf.grad is not None:
-            leaf.grad = leaf.grad.clone()
-
-    with after_backward(copy):
-        yield
-
-
-@fault("backward/grad_shares_memory_with_the_gradient_passed_if_only_views_lie_between")
-def a_leaf_shares_its_grad_with_the_caller():
-    """A leaf that is a root itself gets the memory of the gradient passed as its .grad."""
+@fault("backward/the_history_of_the_gradient_passed_is_left_alone")
+def a_leaf_keeps_the_history_of_the_gradient_passed():
+    """Backward on a leaf puts the gradient with its history into its .grad."""
 
     def change(go, roots, gradients, inputs):
         fresh = roots[0].is_leaf and roots[0].grad is None
         go(roots, gradients, inputs)
-        if fresh and gradients and roots[0].grad is not None:
-            roots[0].grad = gradients[0].detach()
+        if fresh and gradients and gradients[0] is not None and gradients[0].requires_grad:
+            roots[0].grad = gradients[0] * 1
 
     with changed_backward(change):
+        yield
+
+
+@fault("backward/a_gradient_of_another_shape_behind_good_ones_is_an_error")
+def a_gradient_behind_another_one_is_reshaped():
+    """Each gradient but the first is taken in another shape if it has as many elements."""
+
+    def fits(root, g):
+        return g is not None and g.numel() == root.numel()
+
+    def change(roots, gradients):
+        rest = zip(roots[1:], gradients[1:], strict=False)
+        return [*gradients[:1], *(g.reshape(r.shape) if fits(r, g) else g for r, g in rest)]
+
+    with changed_lists_of_gradients(change):
+        yield
+
+
+@fault("backward/only_tensors_are_taken_as_gradients_and_inputs")
+def a_gradient_that_is_no_tensor_counts_as_one():
+    """What is no tensor counts as ones in the place of a gradient."""
+
+    def change(root, g):
+        return g if g is None or isinstance(g, torch.Tensor) else torch.ones_like(root)
+
+    with changed_gradients(change):
+        yield
+
+
+@fault("backward/only_tensors_are_taken_as_gradients_and_inputs")
+def inputs_that_are_no_tensors_are_passed_over():
+    """backward(inputs=...) passes over what is no tensor."""
+
+    def change(go, roots, gradients, inputs):
+        go(roots, gradients, inputs and [x for x in inputs if isinstance(x, torch.Tensor)])
+
+    with changed_backward(change):
+        yield
+
+
+@contextlib.contextmanager
+def changed_old_name(change):
+    """Let backward do with what is passed as grad_tensors and as grad_variables what change(true, ...) does."""
+
+    def make(true):
+        def backward(tensors, grad_tensors=None, *args, grad_variables=None, **options):
+            def go(gradients, variables):
+                true(tensors, gradients, *args, **options, grad_variables=variables)
+
+            return change(go, grad_tensors, grad_variables)
+
+        return backward
+
+    with patched(torch.autograd, "backward", make):
+        yield
+
+
+@fault("backward/gradients_can_be_passed_under_their_old_name")
+def gradients_under_the_old_name_count_double():
+    """Backward multiplies gradients that are passed as grad_variables by 2."""
+    with changed_old_name(lambda go, new, old: go(new, None if old is None else old * 2)):
+        yield
+
+
+@fault("backward/gradients_can_be_passed_under_their_old_name")
+def the_new_name_wins_over_the_old_one():
+    """Backward takes grad_tensors if grad_variables are passed as well."""
+    with changed_old_name(lambda go, new, old: go(new, None if new is not None else old)):
         yield
