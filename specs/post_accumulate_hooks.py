@@ -15,6 +15,15 @@ RESULTS = {
     "torch.stack([x, x])[1]": lambda x: torch.stack([x, x])[1],
 }
 
+# What a post-accumulate hook must not return, and the error.
+NOT_NONE = {
+    "leaf.grad": (lambda leaf: leaf.grad, RuntimeError),
+    "torch.ones_like(leaf)": (lambda leaf: torch.ones_like(leaf), RuntimeError),
+    "3": (lambda leaf: 3, TypeError),
+    "False": (lambda leaf: False, TypeError),
+    "()": (lambda leaf: (), TypeError),
+}
+
 
 @claim(
     cites=[
@@ -135,3 +144,20 @@ def spec_a_hook_is_refused_by_all_but_leaves(world, v, tensor, retain):
     (x * 3 + (y.sum() if y.requires_grad else 0)).sum().backward()
     same(calls, [], why="the hook was refused")
     same(y.retains_grad, retain and y.requires_grad, why="nothing else was changed")
+
+
+@claim(cites=["torch_tensor/post-accumulate-hook-returns-nothing"], since="2.1")
+@given(v=values(), returned=st.sampled_from(list(NOT_NONE)))
+def spec_backward_raises_if_a_hook_returns_anything(world, v, returned):
+    """If a post-accumulate hook returns anything but None, backward raises an error; .grad is complete by then."""
+    x = world.leaf(v)
+    make, error = NOT_NONE[returned]
+    handle = x.register_post_accumulate_grad_hook(lambda leaf: make(leaf))
+
+    with raises(error, "should return None", "hook returned", why=f"the hook returned {returned}"):
+        (x * 2).sum().backward()
+
+    same(x.grad, torch.full_like(x, 2), why="the hook runs behind the accumulation")
+    handle.remove()
+    (x * 2).sum().backward()
+    same(x.grad, torch.full_like(x, 4), why="the hook is gone")

@@ -71,17 +71,17 @@ REMOVED = "hooks/a_hook_that_was_removed_runs_no_more"
 CONTEXT = "hooks/the_handle_of_a_hook_is_a_context_manager"
 ONE = "hooks/a_hook_belongs_to_one_tensor"
 REFUSED = "hooks/register_hook_raises_if_the_tensor_does_not_require_grad"
-LEAF = "hooks/the_hooks_of_a_leaf_run_before_its_grad_is_updated"
-WAYS = "hooks/hooks_run_whichever_way_gradients_are_computed"
-OLD_GRAD = "hooks/grad_leaves_out_the_hooks_of_its_input"
-UPPER = "hooks/grad_by_two_tensors_leaves_out_the_hooks_of_the_upper_one"
-NEEDED = "hooks/a_hook_runs_only_if_its_gradient_is_needed"
-MODE = "hooks/grad_mode_is_off_in_a_hook_unless_a_graph_is_created"
+LEAF = "when_hooks_run/the_hooks_of_a_leaf_run_before_its_grad_is_updated"
+WAYS = "when_hooks_run/hooks_run_whichever_way_gradients_are_computed"
+OLD_GRAD = "when_hooks_run/grad_leaves_out_the_hooks_of_its_input"
+UPPER = "when_hooks_run/grad_by_two_tensors_leaves_out_the_hooks_of_the_upper_one"
+NEEDED = "when_hooks_run/a_hook_runs_only_if_its_gradient_is_needed"
+MODE = "when_hooks_run/grad_mode_is_off_in_a_hook_unless_a_graph_is_created"
 UNFIT = "hooks/backward_raises_if_a_hook_returns_anything_else"
 EXCEPTION = "hooks/an_exception_in_a_hook_reaches_the_caller"
-IN_PLACE = "hooks/a_hook_sees_the_gradient_by_the_value_at_its_registration"
-RETAINED = "hooks/a_retained_grad_is_what_the_hooks_leave"
-OLD_RETAINED = "hooks/a_retained_grad_is_what_hooks_leave_if_one_was_there_before"
+IN_PLACE = "when_hooks_run/a_hook_sees_the_gradient_by_the_value_at_its_registration"
+RETAINED = "when_hooks_run/a_retained_grad_is_what_the_hooks_leave"
+OLD_RETAINED = "when_hooks_run/a_retained_grad_is_what_hooks_leave_if_one_was_there_before"
 POST = "post_accumulate_hooks/a_hook_sees_the_updated_grad"
 POST_STEP = "post_accumulate_hooks/a_hook_may_change_the_leaf_and_its_grad"
 POST_ONLY = "post_accumulate_hooks/a_hook_runs_only_if_grad_is_updated"
@@ -939,6 +939,39 @@ def a_constant_takes_post_accumulate_hooks():
 
     def make(true):
         return lambda x, hook: true(x, hook) if x.requires_grad else None
+
+    with patched(torch.Tensor, "register_post_accumulate_grad_hook", make):
+        yield
+
+
+@fault("views/a_hook_on_one_of_several_views_is_called_without_a_gradient")
+def a_hook_is_not_called_with_none():
+    """A hook isn't called where it would be called with None."""
+
+    def make(true):
+        return lambda tensor, hook: true(tensor, lambda grad: None if grad is None else hook(grad))
+
+    with patched(torch.Tensor, "register_hook", make):
+        yield
+
+
+@fault("hooks/nothing_keeps_a_hook_from_changing_the_gradient_in_place")
+def a_hook_gets_a_copy():
+    """A hook is called with a copy of the gradient."""
+
+    def make(true):
+        return lambda tensor, hook: true(tensor, lambda grad: hook(None if grad is None else grad.clone()))
+
+    with patched(torch.Tensor, "register_hook", make):
+        yield
+
+
+@fault("post_accumulate_hooks/backward_raises_if_a_hook_returns_anything")
+def what_a_post_accumulate_hook_returns_is_ignored():
+    """What a post-accumulate hook returns is ignored."""
+
+    def make(true):
+        return lambda leaf, hook: true(leaf, lambda tensor: (hook(tensor), None)[1])
 
     with patched(torch.Tensor, "register_post_accumulate_grad_hook", make):
         yield
