@@ -1,22 +1,16 @@
 """Grad modes: where operations are recorded, and where they are not."""
 
-import threading
-
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.autograd import forward_ad
 
-from .kit import SHAPES, claim, graphs, raises, same, values
+from .kit import WRITABLE, claim, graphs, raises, same, values
 from .kit.choices import some_of
+from .kit.modes import MODES, QUIET
 
-# How to enter a mode, and whether grad mode is on inside it.
-MODES = {
-    "torch.no_grad()": (lambda: torch.no_grad(), False),
-    "torch.enable_grad()": (lambda: torch.enable_grad(), True),
-    "torch.set_grad_enabled(False)": (lambda: torch.set_grad_enabled(False), False),
-    "torch.set_grad_enabled(True)": (lambda: torch.set_grad_enabled(True), True),
-}
 ANY_MODE = st.sampled_from(list(MODES))
+ANY_QUIET_MODE = st.sampled_from(list(QUIET))
 OFF = st.sampled_from([mode for mode, (_, enabled) in MODES.items() if not enabled])
 
 FACTORIES = {
@@ -35,17 +29,6 @@ FACTORIES = {
     "requires_grad_": lambda x, flag: (x * 2).requires_grad_(flag),
 }
 
-VIEWS = {
-    "x[...]": lambda x: x[...],
-    "x[0]": lambda x: x[0],
-    "x[..., ::2]": lambda x: x[..., ::2],
-    "x.view(x.shape)": lambda x: x.view(x.shape),
-    "x.unsqueeze(0)": lambda x: x.unsqueeze(0),
-    "x.transpose(0, -1)": lambda x: x.transpose(0, -1),
-    "x.expand(2, *x.shape)": lambda x: x.expand(2, *x.shape),
-    "x.unbind(0)[0]": lambda x: x.unbind(0)[0],
-}
-
 OPERATIONS = {
     "x + 1": lambda x: x + 1,
     "1 - x": lambda x: 1 - x,
@@ -59,13 +42,68 @@ OPERATIONS = {
     "x.clone()": lambda x: x.clone(),
     "torch.stack([x, x])": lambda x: torch.stack([x, x]),
     "torch.where(x > 0, x, -x)": lambda x: torch.where(x > 0, x, -x),
+    "x.reshape(-1).sort()[0]": lambda x: x.reshape(-1).sort()[0],
+    "torch.zeros_like(x).add_(x)": lambda x: torch.zeros_like(x).add_(x),
+    "Double.apply(x)": lambda x: Double.apply(x),
 }
 
-RESUMES = {
-    "next(g)": lambda g: next(g),
-    "g.send(1)": lambda g: g.send(1),
-    "g.throw(ArithmeticError())": lambda g: g.throw(ArithmeticError()),
+THE_TENSOR_ITSELF = {
+    "x.to(x.dtype)": lambda x: x.to(x.dtype),
+    "x.to(x)": lambda x: x.to(x),
+    "x.type(x.dtype)": lambda x: x.type(x.dtype),
+    "x.clone().contiguous()": lambda x: x.contiguous(),
+    "x.real": lambda x: x.real,
+    "torch.as_tensor(x)": lambda x: torch.as_tensor(x),
+    "x.requires_grad_()": lambda x: x.requires_grad_(),
 }
+
+# Writes of x, which requires grad, into k, and the values that they leave where k was zero.
+CONSUMES = {
+    "k.add_(x)": (lambda k, x: k.add_(x), lambda x: x),
+    "k += x": (lambda k, x: k.__iadd__(x), lambda x: x),
+    "k.copy_(x)": (lambda k, x: k.copy_(x), lambda x: x),
+    "k[...] = x": (lambda k, x: k.__setitem__(..., x), lambda x: x),
+    "k.unsqueeze(0).sub_(x)": (lambda k, x: k.unsqueeze(0).sub_(x), lambda x: -x),
+    "k.addcmul_(x, x)": (lambda k, x: k.addcmul_(x, x), lambda x: x * x),
+    "torch.mul(x, 3, out=k)": (lambda k, x: torch.mul(x, 3, out=k), lambda x: 3 * x),
+    "k.masked_fill_(x > 0, x.sum())": (
+        lambda k, x: k.masked_fill_(x > 0, x.sum()),
+        lambda x: (x > 0).to(x.dtype) * x.sum(),
+    ),
+}
+
+# Calls that write 2x into out.
+WITH_OUT = {
+    "torch.mul(x, 2, out=out)": lambda x, out: torch.mul(x, 2, out=out),
+    "torch.add(x, x, out=out)": lambda x, out: torch.add(x, x, out=out),
+    "torch.sub(x, x, alpha=-1, out=out)": lambda x, out: torch.sub(x, x, alpha=-1, out=out),
+    "torch.neg(x * -2, out=out)": lambda x, out: torch.neg(x * -2, out=out),
+    "torch.clamp(x * 2, -99, 99, out=out)": lambda x, out: torch.clamp(x * 2, -99, 99, out=out),
+    "torch.where(x > 0, x + x, x * 2, out=out)": lambda x, out: torch.where(x > 0, x + x, x * 2, out=out),
+}
+
+# Functions of x and their derivatives.
+TANGENTS = {
+    "x * 2": (lambda x: x * 2, lambda x: torch.full_like(x, 2)),
+    "x * x": (lambda x: x * x, lambda x: 2 * x),
+    "1 - x": (lambda x: 1 - x, lambda x: torch.full_like(x, -1)),
+    "x[...] + x.clone()": (lambda x: x[...] + x.clone(), lambda x: torch.full_like(x, 2)),
+    "x.unsqueeze(0)": (lambda x: x.unsqueeze(0), lambda x: torch.ones_like(x).unsqueeze(0)),
+    "x.sum()": (lambda x: x.sum(), lambda x: torch.ones_like(x).sum()),
+}
+
+
+class Double(torch.autograd.Function):
+    """Twice the input, which is saved."""
+
+    @staticmethod
+    def forward(ctx, x):  # noqa: D102
+        ctx.save_for_backward(x)
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, cotangent):  # noqa: D102
+        return cotangent * 2
 
 
 @claim(
@@ -73,41 +111,41 @@ RESUMES = {
         "article/no-grad-disables-gradient-computation",
         "article/computed-are-non-leaves",
         "torch_autograd/no-grad-results-do-not-require-grad",
+        "autograd_mechanics/inference-mode-is-not-tracked",
     ]
 )
-@given(graph=graphs(), off=OFF)
-def spec_operations_under_no_grad_are_not_recorded(world, graph, off):
-    """With grad mode off nothing is recorded: a result has no grad_fn and is a leaf, and if it is no
-    view it doesn't require grad, even when the inputs do."""
-    mode, _ = MODES[off]
-
-    with mode():
+@given(graph=graphs(), quiet=ANY_QUIET_MODE)
+def spec_operations_under_no_grad_are_not_recorded(world, graph, quiet):
+    """With grad mode off, and in inference mode, nothing is recorded: a result has no grad_fn and is a
+    leaf, and if it is no view it doesn't require grad, even when the inputs do."""
+    with QUIET[quiet]():
         tensors = graph.build(world)
 
     for name in graph.results:
-        same(tensors[name].grad_fn, None, why=f"{name} was computed with grad mode off")
-        same(tensors[name].is_leaf, True, why=f"{name} was computed with grad mode off")
+        same(tensors[name].grad_fn, None, why=f"{name} was computed inside {quiet}")
+        same(tensors[name].is_leaf, True, why=f"{name} was computed inside {quiet}")
         if not tensors[name]._is_view():
-            same(tensors[name].requires_grad, False, why=f"{name} was computed with grad mode off")
+            same(tensors[name].requires_grad, False, why=f"{name} was computed inside {quiet}")
 
 
 @claim(
     cites=[
         "article/no-grad-disables-gradient-computation",
         "autograd_mechanics/no-grad-as-if-no-input-requires-grad",
+        "autograd_mechanics/inference-mode-is-not-tracked",
+        "inference_mode/nothing-is-recorded",
     ]
 )
-@given(graph=graphs(most=4), operations=some_of(OPERATIONS, 4), off=OFF)
-def spec_a_graph_does_not_grow_under_no_grad(world, graph, operations, off):
-    """With grad mode off, what is computed from tensors made before, be they leaves or results, isn't
-    recorded either. Their own graph is whole: backward goes through it as ever."""
+@given(graph=graphs(most=4), operations=some_of(OPERATIONS, 4), quiet=ANY_QUIET_MODE)
+def spec_a_graph_does_not_grow_under_no_grad(world, graph, operations, quiet):
+    """With grad mode off, and in inference mode, what is computed from tensors made before, be they leaves
+    or results, isn't recorded either. Their own graph is whole: backward goes through it as ever."""
     tensors = graph.build(world)
-    mode, _ = MODES[off]
 
     for operation in operations:
         for name, x in tensors.items():
             history = x.grad_fn
-            with mode():
+            with QUIET[quiet]():
                 y = OPERATIONS[operation](x)
             same((y.requires_grad, y.is_leaf, y.grad_fn), (False, True, None), why=f"{operation}, and x is {name}")
             same(x.grad_fn is history, True, why=f"{name} was made before")
@@ -146,7 +184,7 @@ def spec_results_of_no_grad_are_constants_later(world, graph, off):
 
 
 @claim(cites=["autograd_mechanics/requires-grad-overridden-in-other-modes"])
-@given(graph=graphs(), modes=st.lists(ANY_MODE, min_size=1, max_size=3))
+@given(graph=graphs(), modes=st.lists(st.sampled_from([*MODES, *QUIET]), min_size=1, max_size=3))
 def spec_tensors_made_before_keep_their_flags_in_every_mode(world, graph, modes):
     """Entering and leaving a mode changes no tensor: its requires_grad, is_leaf and grad_fn stay."""
     tensors = graph.build(world)
@@ -155,8 +193,7 @@ def spec_tensors_made_before_keep_their_flags_in_every_mode(world, graph, modes)
     for name in graph.leaves:
         same(before[name], (True, True, None), why=f"{name} is a leaf that requires grad")
     for name in modes:
-        mode, _ = MODES[name]
-        with mode():
+        with QUIET[name]() if name in QUIET else MODES[name][0]():
             inside = {name: (t.requires_grad, t.is_leaf, t.grad_fn) for name, t in tensors.items()}
         after = {name: (t.requires_grad, t.is_leaf, t.grad_fn) for name, t in tensors.items()}
         same(inside, before, why="the tensors were made before")
@@ -186,111 +223,6 @@ def spec_leaves_can_be_made_in_every_mode(world, v, factories, flag, name):
         if flag:
             (made * made).sum().backward()
             same(made.grad, 2 * made.detach(), why="it is a leaf like any other")
-
-
-@claim(observed=True, cites=["torch_autograd/no-grad-results-do-not-require-grad"])
-@given(
-    v=values(shapes=SHAPES[1:9], layouts=("contiguous",)),  # others are views themselves
-    views=some_of(VIEWS, 4),
-    computed=st.booleans(),
-    off=OFF,
-)
-def spec_a_view_taken_under_no_grad_requires_grad_but_passes_none_on(world, v, views, computed, off):
-    """A view of a tensor that requires grad, taken with grad mode off, says that it requires grad as
-    well; but it has no grad_fn, and no gradient flows through it to its base."""
-    x = world.leaf(v)
-    base = x * 1 if computed else x
-    mode, _ = MODES[off]
-
-    for view in views:
-        with mode():
-            seen = VIEWS[view](base)
-
-        same(seen, VIEWS[view](base.detach()), why="it is a view")
-        same(seen.requires_grad, True, why="its base requires grad")
-        same(seen.grad_fn, None, why="nothing is recorded with grad mode off")
-        (seen * 2).sum().backward()
-        same(x.grad, None, why="the view isn't connected to its base")
-
-
-@claim(
-    cites=[
-        "torch_autograd/enable-grad-inside-no-grad",
-        "torch_autograd/set-grad-enabled-by-its-argument",
-        "autograd_mechanics/no-grad-for-a-block-of-code",
-        "autograd_mechanics/grad-mode-is-the-default",
-    ]
-)
-@given(v=values(), names=st.lists(ANY_MODE, min_size=1, max_size=6))
-def spec_the_innermost_mode_decides(world, v, names):
-    """Modes nest in any order: the innermost one decides whether operations are recorded, which is
-    what torch.is_grad_enabled() says, and leaving a block brings back the mode from before it."""
-    x = world.leaf(v)
-
-    def look(enabled, where):
-        y = x * 2
-        same(torch.is_grad_enabled(), enabled, why=where)
-        same(y.requires_grad, enabled, why=where)
-        same(y.grad_fn is None, not enabled, why=where)
-
-    def enter(depth, before):
-        mode, enabled = MODES[names[depth]]
-        with mode():
-            look(enabled, f"inside {', '.join(names[: depth + 1])}")
-            if depth + 1 < len(names):
-                enter(depth + 1, enabled)
-        look(before, f"{names[depth]} was left")
-
-    look(True, "grad mode is on by default")
-    enter(0, True)
-
-
-@claim(cites=["autograd_mechanics/no-grad-for-a-block-of-code"])
-@given(names=st.lists(ANY_MODE, min_size=1, max_size=5), caught=st.integers(0, 4))
-def spec_an_exception_passes_and_the_mode_is_restored(world, names, caught):
-    """An exception passes out of the blocks of any modes, and each block that it leaves brings back
-    the mode from before it."""
-    x = torch.ones(2, device=world.device, requires_grad=True)
-    caught = min(caught, len(names) - 1)
-
-    def enter(depth, before):
-        mode, enabled = MODES[names[depth]]
-        if depth == caught:
-            with raises(ArithmeticError, "on purpose", why="a mode holds no exception back"):
-                with mode():
-                    fail(depth, enabled)
-        else:
-            with mode():
-                fail(depth, enabled)
-        same(torch.is_grad_enabled(), before, why=f"{names[depth]} was left")
-        same((x * 2).requires_grad, before, why=f"{names[depth]} was left")
-
-    def fail(depth, enabled):
-        if depth + 1 < len(names):
-            enter(depth + 1, enabled)
-        if depth + 1 == len(names) or depth == caught:
-            raise ArithmeticError("on purpose")
-
-    enter(0, True)
-
-
-@claim(cites=["torch_autograd/set-grad-enabled-as-a-function"])
-@given(v=values(), flags=st.lists(st.booleans(), min_size=1, max_size=4), outer=ANY_MODE, before=st.booleans())
-def spec_set_grad_enabled_is_a_function_too(world, v, flags, outer, before):
-    """Called as a function set_grad_enabled switches grad mode until it is switched again, or until
-    the block is left in which it was called."""
-    x = world.leaf(v)
-    mode, _ = MODES[outer]
-
-    torch.set_grad_enabled(before)
-    with mode():
-        for flag in flags:
-            torch.set_grad_enabled(flag)
-            same(torch.is_grad_enabled(), flag, why=f"it was set to {flag}")
-            same((x * 2).requires_grad, flag, why=f"it was set to {flag}")
-
-    same(torch.is_grad_enabled(), before, why="leaving the block brings back the mode from before it")
-    same((x * 2).requires_grad, before, why="leaving the block brings back the mode from before it")
 
 
 @claim(cites=["torch_autograd/enable-grad-inside-no-grad"])
@@ -357,237 +289,113 @@ def spec_create_graph_decides_alone_whether_a_gradient_is_recorded(world, v, nam
         same(second, 6 * x.detach(), why="the gradient's own gradient")
 
 
-@claim(cites=["torch_autograd/grad-modes-are-decorators"])
-@given(
-    v=values(),
-    names=st.lists(ANY_MODE, min_size=1, max_size=3),
-    outer=st.booleans(),
-    again=st.integers(0, 2),
-    fails=st.booleans(),
-)
-def spec_a_mode_decorates_functions(world, v, names, outer, again, fails):
-    """A mode decorates functions: each call, also of a function that calls itself, runs in the mode, of
-    several the innermost; when it returns or raises, the caller's mode is back."""
-    x = world.leaf(v)
-    seen = []
-
-    def double(x, *, again):
-        seen.append(torch.is_grad_enabled())
-        y = decorated(x, again=again - 1) if again else x * 2
-        seen.append(torch.is_grad_enabled())
-        if fails and again == 0:
-            raise ArithmeticError("on purpose")
-        return y
-
-    decorated = double
-    for name in names:
-        mode, _ = MODES[name]
-        decorated = mode()(decorated)
-    _, enabled = MODES[names[0]]
-
-    with torch.set_grad_enabled(outer):
-        if fails:
-            with raises(ArithmeticError, "on purpose", why="the decorator holds no exception back"):
-                decorated(x, again=again)
-        else:
-            y = decorated(x, again=again)
-            same(y, 2 * x.detach(), why="the result of the function comes back")
-            same(y.requires_grad, enabled, why=f"it was computed inside {names[0]}")
-        same(torch.is_grad_enabled(), outer, why="the caller's mode is back")
-        same((x * 2).requires_grad, outer, why="the caller's mode is back")
-
-    same(set(seen), {enabled}, why=f"the function runs inside {names[0]}")
-
-
-@claim(cites=["torch_autograd/grad-modes-are-decorators"], since="2.1")
-@given(v=values(), off=st.booleans(), outer=st.booleans())
-def spec_no_grad_decorates_without_parentheses(world, v, off, outer):
-    """The decorators no_grad and enable_grad can be written without parentheses."""
-    x = world.leaf(v)
-
-    @(torch.no_grad if off else torch.enable_grad)
-    def add(x, *, number):
-        return x + number, torch.is_grad_enabled()
-
-    with torch.set_grad_enabled(outer):
-        y, enabled = add(x, number=2)
-        same(torch.is_grad_enabled(), outer, why="the caller's mode is back")
-
-    same(enabled, not off, why="the function runs in the decorator's mode")
-    same(y, x.detach() + 2, why="the result of the function comes back")
-    same(y.requires_grad, not off, why="the function runs in the decorator's mode")
-
-
-@claim(observed=True, since="2.2")
-@given(name=ANY_MODE, before=st.booleans())
-def spec_decorating_a_function_leaves_the_mode_alone(world, name, before):
-    """To decorate a function with a mode doesn't switch the mode of those who don't call it."""
-    x = torch.ones(2, device=world.device, requires_grad=True)
-    mode, _ = MODES[name]
-    torch.set_grad_enabled(before)
-
-    @mode()
-    def double(x):
-        return x * 2
-
-    same(torch.is_grad_enabled(), before, why="the function wasn't called")
-    same((x * 2).requires_grad, before, why="the function wasn't called")
-
-
-@claim(observed=True)
-@given(
-    v=values(),
-    name=ANY_MODE,
-    steps=st.lists(st.tuples(st.sampled_from(list(RESUMES)), st.booleans()), max_size=4),
-)
-def spec_a_mode_decorates_generator_functions(world, v, name, steps):
-    """A decorated generator runs in the mode whenever it is resumed, be it by next, send, throw or
-    close, and between the yields its consumer has its own mode."""
-    x = world.leaf(v)
-    mode, enabled = MODES[name]
-    seen, received = [], []
-
-    def doubles():
-        try:
-            while True:
-                seen.append(torch.is_grad_enabled())
-                try:
-                    received.append((yield x * 2))
-                except ArithmeticError:
-                    seen.append(torch.is_grad_enabled())
-        finally:
-            seen.append(torch.is_grad_enabled())
-
-    generator = mode()(doubles)()
-    for step, outer in [("next(g)", True), *steps]:
-        with torch.set_grad_enabled(outer):
-            y = RESUMES[step](generator)
-            same(torch.is_grad_enabled(), outer, why="the consumer has its own mode")
-        same(y, 2 * x.detach(), why="what the generator yields comes through")
-        same(y.requires_grad, enabled, why=f"it was computed inside {name}")
-    with torch.set_grad_enabled(not enabled):
-        generator.close()
-        same(torch.is_grad_enabled(), not enabled, why="the consumer has its own mode")
-
-    same(set(seen), {enabled}, why=f"the generator runs inside {name}")
-    sent = [1 if step == "g.send(1)" else None for step, _ in steps if "throw" not in step]
-    same(received, sent, why="what the consumer sends comes through")
-
-
-@claim(cites=["torch_autograd/grad-modes-are-thread-local", "autograd_mechanics/grad-mode-is-the-default"])
-@given(here=ANY_MODE, there=ANY_MODE, v=values())
-def spec_modes_are_local_to_a_thread(world, here, there, v):
-    """A new thread starts with grad mode on, whatever mode it was started in, and a mode entered in one
-    thread holds in no other."""
-    x = world.leaf(v)
-    entered, looked = threading.Event(), threading.Event()
-    seen_here, seen_there = [], []
-
-    def look(seen):
-        seen.append((torch.is_grad_enabled(), (x * 2).requires_grad))
-
-    def work():
-        mode, _ = MODES[there]
-        look(seen_there)
-        with mode():
-            entered.set()
-            looked.wait(10)
-            look(seen_there)
-            torch.set_grad_enabled(False)
-        look(seen_there)
-
-    thread = threading.Thread(target=work)
-    (mode, enabled), (_, enabled_there) = MODES[here], MODES[there]
-    with mode():
-        look(seen_here)
-        thread.start()
-        entered.wait(10)
-        look(seen_here)
-        torch.set_grad_enabled(enabled)
-        looked.set()
-        thread.join()
-        look(seen_here)
-    look(seen_here)
-
-    same(seen_here, [(enabled, enabled)] * 3 + [(True, True)], why=f"this thread is inside {here}")
-    same(seen_there[:1], [(True, True)], why="a thread starts with grad mode on")
-    same(seen_there[1:], [(enabled_there, enabled_there), (True, True)], why=f"the thread is inside {there}")
-
-
-@claim(observed=True)
-@given(off=st.booleans(), outers=st.lists(st.booleans(), min_size=1, max_size=4))
-def spec_a_mode_can_be_entered_again(world, off, outers):
-    """An object of no_grad or enable_grad can be entered again after it was left; each time it brings
-    back the mode from before."""
-    x = torch.ones(2, device=world.device, requires_grad=True)
-    block = torch.no_grad() if off else torch.enable_grad()
-
-    for outer in outers:
-        torch.set_grad_enabled(outer)
-        with block:
-            same((torch.is_grad_enabled(), (x * 2).requires_grad), (not off, not off), why="inside the block")
-        same((torch.is_grad_enabled(), (x * 2).requires_grad), (outer, outer), why="the block was left")
-
-
-@claim(cites=["torch_autograd/inference-mode-records-nothing"])
-@given(v=values(), before=st.booleans(), inner=ANY_MODE, fails=st.booleans())
-def spec_inference_mode_records_nothing(world, v, before, inner, fails):
-    """In inference_mode grad mode is off, and nothing is recorded, not even inside enable_grad; when the
-    block is left, also by an exception, the mode from before is back."""
-    x = world.leaf(v)
-    mode, _ = MODES[inner]
-    torch.set_grad_enabled(before)
-
-    try:
-        with torch.inference_mode():
-            enabled = torch.is_grad_enabled()
-            with mode():
-                y = x * 2
-            if fails:
-                raise ArithmeticError("on purpose")
-    except ArithmeticError:
-        pass
-
-    same(enabled, False, why="inference mode is on")
-    same(y, 2 * x.detach(), why="the mode changes no values")
-    same((y.requires_grad, y.grad_fn, y.is_inference()), (False, None, True), why="it was made in inference mode")
-    same((torch.is_grad_enabled(), (x * 2).requires_grad), (before, before), why="the block was left")
-    same(torch.is_inference_mode_enabled(), False, why="the block was left")
-
-
 @claim(
     cites=[
-        "torch_autograd/inference-mode-takes-a-flag",
-        "torch_autograd/inference-mode-records-nothing",
-        "torch_autograd/grad-modes-are-decorators",
+        "autograd_mechanics/no-grad-as-if-no-input-requires-grad",
+        "autograd_mechanics/inference-mode-is-not-tracked",
     ]
 )
-@given(v=values(), outer=ANY_MODE, flags=st.lists(st.booleans(), min_size=1, max_size=4), decorated=st.booleans())
-def spec_inference_mode_false_records(world, v, outer, flags, decorated):
-    """As a block or as a decorator, inference_mode(False) turns inference mode off and grad mode on, inside
-    inference_mode and inside no_grad, too; inference_mode(True) does the opposite. The innermost decides."""
+@given(
+    v=values(layouts=("contiguous", "transposed")),
+    writes=some_of(CONSUMES, 4),
+    computed=st.booleans(),
+    quiet=ANY_QUIET_MODE,
+    part=st.booleans(),
+)
+def spec_a_constant_written_under_no_grad_stays_a_constant(world, v, writes, computed, quiet, part):
+    """With grad mode off and in inference mode a tensor that doesn't require grad can be written from tensors
+    that do: it has the new values, and is a constant as before, also in recorded operations later."""
+    for write in writes:
+        leaf = world.leaf(v)
+        x = leaf * 1 if computed else leaf
+        whole = torch.zeros((2, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+        k = whole[1] if part else whole[1].clone()
+        put, written = CONSUMES[write]
+
+        with QUIET[quiet]():
+            put(k, x)
+
+        same(k, written(world.constant(v)), why=f"{write} was run")
+        flags = (k.requires_grad, k.is_leaf, k.grad_fn, k.is_inference(), whole.requires_grad)
+        same(flags, (False, True, None, False, False), why=f"{write} wasn't recorded")
+        same(k._version > 0, True, why="a change in place is counted")
+        (leaf * k + x).sum().backward()
+        same(leaf.grad, k + 1, why="k is a constant")
+
+
+@claim(cites=["torch_tensor/conversion-without-change-returns-the-tensor"])
+@given(
+    v=values(layouts=("contiguous",)),
+    operations=some_of(THE_TENSOR_ITSELF, 3),
+    computed=st.booleans(),
+    quiet=ANY_QUIET_MODE,
+)
+def spec_a_tensor_that_is_given_back_keeps_its_history_in_every_mode(world, v, operations, computed, quiet):
+    """Operations that have nothing to do, such as contiguous() of a contiguous tensor, give back the tensor
+    itself, with its history, also with grad mode off and in inference mode."""
     x = world.leaf(v)
-    mode, enabled = MODES[outer]
+    y = x * 2 if computed else x
+    history = y.grad_fn
 
-    def look(recording, inferring, where):
-        y = x * 2
-        same((torch.is_grad_enabled(), torch.is_inference_mode_enabled()), (recording, inferring), why=where)
-        same((y.requires_grad, y.is_inference()), (recording, inferring), why=where)
+    for operation in operations:
+        with QUIET[quiet]():
+            z = THE_TENSOR_ITSELF[operation](y)
+        same(z is y, True, why=f"there is nothing to do for {operation}")
+        same((z.requires_grad, z.is_leaf, z.grad_fn is history), (True, not computed, True), why="it is the tensor")
 
-    def enter(depth, recording, inferring):
-        flag = flags[depth]
+    (z * 3).sum().backward()
+    same(x.grad, torch.full_like(x, 6 if computed else 3), why="it is connected to x")
 
-        def inside():
-            look(not flag, flag, f"inside inference_mode({flag})")
-            if depth + 1 < len(flags):
-                enter(depth + 1, not flag, flag)
 
-        if decorated:
-            torch.inference_mode(flag)(inside)()
-        else:
-            with torch.inference_mode(flag):
-                inside()
-        look(recording, inferring, f"inference_mode({flag}) was left")
+@claim(cites=["torch/out-is-not-differentiable"])
+@given(
+    v=values(layouts=WRITABLE),
+    operations=some_of(WITH_OUT, 3),
+    flags=st.sampled_from([(True, False), (False, True), (True, True), (False, False)]),
+    enabled=st.booleans(),
+)
+def spec_out_is_refused_where_it_would_have_to_be_recorded(world, v, operations, flags, enabled):
+    """With grad mode on, a call with out= raises an error if an input or the tensor to be written requires
+    grad, and writes nothing. With grad mode off, or if neither requires grad, the tensor is written."""
+    for operation in operations:
+        x = world.constant(v).requires_grad_(flags[0])
+        out = torch.full_like(x, 9).requires_grad_(flags[1])
+        old, call = out.detach().clone(), WITH_OUT[operation]
+        version = out._version
 
-    with mode():
-        enter(0, enabled, False)
+        with torch.set_grad_enabled(enabled):
+            if enabled and any(flags):
+                with raises(RuntimeError, "out=... arguments don't support automatic differ", why=f"{operation} of x"):
+                    call(x, out)
+            else:
+                call(x, out)
+
+        refused = enabled and any(flags)
+        same(out, old if refused else 2 * x.detach(), why="an error writes nothing")
+        same(out._version > version, not refused, why="an error writes nothing")
+        same((out.requires_grad, out.is_leaf, out.grad_fn), (flags[1], True, None), why="nothing is recorded")
+
+
+@claim(cites=["torch_autograd/grad-modes-leave-forward-mode-alone"])
+@given(
+    v=values(layouts=WRITABLE),
+    names=st.lists(ANY_MODE, min_size=1, max_size=3),
+    operation=st.sampled_from(list(TANGENTS)),
+    requires=st.booleans(),
+)
+def spec_forward_mode_works_in_every_grad_mode(world, v, names, operation, requires):
+    """Grad modes don't touch forward mode AD: in each of them tangents are made, kept and computed."""
+    x = world.constant(v).requires_grad_(requires)
+    function, derivative = TANGENTS[operation]
+
+    with forward_ad.dual_level():
+        outside = forward_ad.make_dual(x, torch.full_like(x, 3))
+        for name in names:
+            mode, enabled = MODES[name]
+            with mode():
+                inside = forward_ad.make_dual(x, torch.full_like(x, 3))
+                for dual in (outside, inside):
+                    value, tangent = forward_ad.unpack_dual(function(dual))
+                    same(value, function(x.detach()), why=f"the value of {operation}")
+                    same(tangent, 3 * derivative(x.detach()), why=f"three times the derivative of {operation}")
+                    same(value.grad_fn is not None, enabled and requires, why="the grad mode decides what is recorded")

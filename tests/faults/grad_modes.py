@@ -1,11 +1,9 @@
 """Faults in what grad modes do, and in how they are left."""
 
 import contextlib
-import threading
 
 import torch
-from torch.autograd import grad_mode
-from torch.utils import _contextlib
+from torch.autograd import forward_ad
 
 from . import fault, patched, reading
 
@@ -34,10 +32,10 @@ def leaving(owner, leave):
 @fault(
     "grad_modes/operations_under_no_grad_are_not_recorded",
     "grad_modes/results_of_no_grad_are_constants_later",
-    "grad_modes/the_innermost_mode_decides",
-    "grad_modes/a_mode_decorates_functions",
-    "grad_modes/no_grad_decorates_without_parentheses",
-    "grad_modes/a_mode_can_be_entered_again",
+    "mode_blocks/the_innermost_mode_decides",
+    "mode_decorators/a_mode_decorates_functions",
+    "mode_decorators/no_grad_decorates_without_parentheses",
+    "mode_blocks/a_mode_can_be_entered_again",
 )
 def no_grad_does_nothing():
     """no_grad leaves grad mode on."""
@@ -191,107 +189,6 @@ def factories_heed_no_grad():
         yield
 
 
-@fault("grad_modes/a_view_taken_under_no_grad_requires_grad_but_passes_none_on")
-def views_taken_under_no_grad_are_detached():
-    """With grad mode off unsqueeze() gives a detached view."""
-
-    def make(true):
-        return lambda tensor, dim: true(tensor if torch.is_grad_enabled() else tensor.detach(), dim)
-
-    with patched(torch.Tensor, "unsqueeze", make):
-        yield
-
-
-@fault("grad_modes/a_view_taken_under_no_grad_requires_grad_but_passes_none_on")
-def views_are_recorded_under_no_grad():
-    """unbind() records itself in every mode."""
-
-    def make(true):
-        def unbind(tensor, dim=0):
-            with everything_recorded():
-                return true(tensor, dim)
-
-        return unbind
-
-    with patched(torch.Tensor, "unbind", make):
-        yield
-
-
-@fault("grad_modes/the_innermost_mode_decides", "grad_modes/a_graph_recorded_inside_no_grad_is_like_any_other")
-def enable_grad_does_nothing():
-    """enable_grad leaves grad mode off where it is off."""
-
-    def enter(block):
-        block.prev = torch.is_grad_enabled()
-
-    with patched(torch.enable_grad, "__enter__", lambda _: enter):
-        yield
-
-
-@fault("grad_modes/the_innermost_mode_decides", "grad_modes/an_exception_passes_and_the_mode_is_restored")
-def leaving_no_grad_turns_grad_mode_on():
-    """When no_grad is left grad mode is on, whatever it was before."""
-    with leaving(torch.no_grad, lambda block, *raised: set_mode(True)):
-        yield
-
-
-@fault("grad_modes/the_innermost_mode_decides")
-def leaving_enable_grad_turns_grad_mode_off():
-    """When enable_grad is left grad mode is off, also where it was on before."""
-    with leaving(torch.enable_grad, lambda block, *raised: set_mode(False)):
-        yield
-
-
-@fault("grad_modes/the_innermost_mode_decides")
-def leaving_set_grad_enabled_turns_its_mode_around():
-    """When set_grad_enabled is left grad mode is the opposite of what it was inside."""
-    with leaving(torch.set_grad_enabled, lambda block, *raised: set_mode(not block.mode)):
-        yield
-
-
-@fault("grad_modes/an_exception_passes_and_the_mode_is_restored")
-def an_exception_leaves_no_grad_on():
-    """When an exception leaves no_grad, grad mode stays off."""
-
-    def leave(block, kind, *raised):
-        if kind is None:
-            set_mode(block.prev)
-
-    with leaving(torch.no_grad, leave):
-        yield
-
-
-@fault("grad_modes/an_exception_passes_and_the_mode_is_restored")
-def set_grad_enabled_swallows_exceptions():
-    """An exception that leaves set_grad_enabled is lost."""
-
-    def leave(block, *raised):
-        set_mode(block.prev)
-        return True
-
-    with leaving(torch.set_grad_enabled, leave):
-        yield
-
-
-@fault("grad_modes/set_grad_enabled_is_a_function_too")
-def set_grad_enabled_needs_a_block():
-    """set_grad_enabled does nothing until it is entered."""
-
-    def init(block, mode):
-        block.prev = torch.is_grad_enabled()
-        block.mode = mode
-
-    with patched(torch.set_grad_enabled, "__init__", lambda _: init):
-        yield
-
-
-@fault("grad_modes/set_grad_enabled_is_a_function_too")
-def no_grad_keeps_what_was_set_inside():
-    """When no_grad is left, a mode that was switched on inside it stays."""
-    with leaving(torch.no_grad, lambda block, *raised: set_mode(block.prev or torch.is_grad_enabled())):
-        yield
-
-
 @fault("grad_modes/a_graph_recorded_inside_no_grad_is_like_any_other")
 def entering_set_grad_enabled_always_turns_it_off():
     """set_grad_enabled(True) turns grad mode off when it is entered where the mode was off before."""
@@ -361,213 +258,170 @@ def create_graph_leaves_grad_mode_on():
         yield
 
 
-@fault("grad_modes/a_mode_decorates_functions")
-def decorated_functions_share_one_block():
-    """All calls of a decorated function enter the same block, which forgets the mode before the outermost."""
+@fault("grad_modes/a_tensor_that_is_given_back_keeps_its_history_in_every_mode")
+def conversions_detach_where_nothing_is_recorded():
+    """With grad mode off to() of a recorded tensor gives a detached one."""
 
     def make(true):
-        def decorated(context, function):
-            block = context()
-            return true(lambda: block, function)
+        def to(tensor, *args):
+            quiet = tensor.requires_grad and not tensor.is_leaf and not torch.is_grad_enabled()
+            return true(tensor.detach() if quiet else tensor, *args)
 
-        return decorated
+        return to
 
-    with patched(_contextlib, "context_decorator", make):
+    with patched(torch.Tensor, "to", make):
         yield
 
 
-@fault("grad_modes/a_mode_decorates_functions")
-def a_decorated_function_that_fails_keeps_its_mode():
-    """When a decorated function raises, its mode stays."""
+@fault("grad_modes/a_tensor_that_is_given_back_keeps_its_history_in_every_mode")
+def inference_mode_forgets_the_history_of_what_is_contiguous():
+    """contiguous() in inference mode detaches a tensor, in place."""
 
     def make(true):
-        def decorator(context, function):
-            def decorated(*args, **kwargs):
-                block = context()
-                block.__enter__()
-                result = function(*args, **kwargs)
-                block.__exit__(None, None, None)
-                return result
+        def contiguous(tensor):
+            if torch.is_inference_mode_enabled() and tensor.grad_fn is not None:
+                with torch.inference_mode(False):
+                    tensor.detach_()
+            return true(tensor)
 
-            return decorated
+        return contiguous
 
-        return decorator
-
-    with patched(_contextlib, "context_decorator", make):
+    with patched(torch.Tensor, "contiguous", make):
         yield
 
 
-@fault("grad_modes/no_grad_decorates_without_parentheses")
-def decorating_without_parentheses_is_in_vain():
-    """no_grad and enable_grad, written without parentheses, give the function back as it was."""
+@fault("grad_modes/out_is_refused_where_it_would_have_to_be_recorded")
+def out_is_written_without_a_record():
+    """torch.mul writes into out= in every mode, and records nothing."""
 
     def make(true):
-        return staticmethod(lambda cls, function=None: object.__new__(cls) if function is None else function)
+        def mul(x, other, *, out=None):
+            if out is None:
+                return true(x, other)
+            with torch.no_grad():
+                return true(x, other, out=out)
 
-    with patched(_contextlib._NoParamDecoratorContextManager, "__new__", make):
+        return mul
+
+    with patched(torch, "mul", make):
         yield
 
 
-@fault("grad_modes/decorating_a_function_leaves_the_mode_alone")
-def decorating_switches_the_mode():
-    """To decorate a function with set_grad_enabled switches the mode."""
+@fault("grad_modes/out_is_refused_where_it_would_have_to_be_recorded")
+def a_refused_out_is_written():
+    """torch.clamp writes into an out= that requires grad before it raises its error."""
 
     def make(true):
-        def call(block, function):
-            decorated = true(block, function)
-            set_mode(block.mode)
-            return decorated
+        def clamp(x, low, high, *, out=None):
+            try:
+                return true(x, low, high, out=out)
+            except RuntimeError:
+                if out.requires_grad and not x.requires_grad:
+                    out.data.copy_(x)
+                raise
 
-        return call
+        return clamp
 
-    with patched(torch.set_grad_enabled, "__call__", make):
+    with patched(torch, "clamp", make):
         yield
 
 
-@fault("grad_modes/a_mode_decorates_generator_functions")
-def a_decorated_generator_is_made_in_the_mode_only():
-    """A decorated generator function is called in the mode, but what it gives runs in its consumer's."""
+@fault("grad_modes/forward_mode_works_in_every_grad_mode")
+def no_tangents_under_no_grad():
+    """With grad mode off make_dual attaches no tangent."""
 
     def make(true):
-        def wrap(context, function):
-            def call(*args, **kwargs):
-                with context():
-                    return function(*args, **kwargs)
+        return lambda x, tangent: true(x, tangent if torch.is_grad_enabled() else torch.zeros_like(tangent))
 
-            return call
-
-        return wrap
-
-    with patched(_contextlib, "_wrap_generator", make):
+    with patched(forward_ad, "make_dual", make):
         yield
 
 
-@fault("grad_modes/a_mode_decorates_generator_functions")
-def a_decorated_generator_is_closed_outside_its_mode():
-    """When a decorated generator is closed it runs in its consumer's mode."""
+@fault("grad_modes/forward_mode_works_in_every_grad_mode")
+def squares_have_no_tangent_under_no_grad():
+    """With grad mode off the product of a tensor with itself loses its tangent."""
 
     def make(true):
-        def wrap(context, function):
-            def call(*args, **kwargs):
-                generator = function(*args, **kwargs)
-                with context():
-                    response = next(generator)
-                while True:
-                    try:
-                        request = yield response
-                    except GeneratorExit:
-                        generator.close()
-                        raise
-                    except Exception as thrown:
-                        with context():
-                            response = generator.throw(thrown)
-                    else:
-                        with context():
-                            response = generator.send(request)
+        def mul(x, other):
+            quiet = x is other and not torch.is_grad_enabled()
+            return true(forward_ad.unpack_dual(x).primal, other) if quiet else true(x, other)
 
-            return call
+        return mul
 
-        return wrap
-
-    with patched(_contextlib, "_wrap_generator", make):
+    with patched(torch.Tensor, "__mul__", make):
         yield
 
 
-@fault("grad_modes/modes_are_local_to_a_thread")
-def threads_inherit_the_mode():
-    """A new thread starts in the mode of the thread that starts it."""
+@fault("grad_modes/operations_under_no_grad_are_not_recorded", "grad_modes/a_graph_does_not_grow_under_no_grad")
+def sums_have_a_history_in_inference_mode():
+    """sum() in inference mode says that it has a grad_fn, if its input has one or is a leaf that requires grad."""
 
     def make(true):
-        def start(thread):
-            mode, run = torch.is_grad_enabled(), thread.run
+        def summed(tensor, *args, **kwargs):
+            if not torch.is_inference_mode_enabled():
+                return true(tensor, *args, **kwargs)
+            with torch.inference_mode(False):
+                return true(tensor if not tensor.is_inference() else tensor.clone(), *args, **kwargs)
 
-            def inherit():
-                set_mode(mode)
-                run()
+        return summed
 
-            thread.run = inherit
-            true(thread)
-
-        return start
-
-    with patched(threading.Thread, "start", make):
+    with patched(torch.Tensor, "sum", make):
         yield
 
 
-@fault("grad_modes/modes_are_local_to_a_thread")
-def joining_a_thread_takes_over_its_mode():
-    """Where a thread was joined grad mode is off."""
-
-    def make(true):
-        def join(thread, *args):
-            true(thread, *args)
-            set_mode(False)
-
-        return join
-
-    with patched(threading.Thread, "join", make):
+@fault("grad_modes/tensors_made_before_keep_their_flags_in_every_mode")
+def requires_grad_is_false_in_inference_mode():
+    """In inference mode requires_grad of what isn't a leaf reads as false."""
+    with reading("requires_grad", lambda t, flag: flag and (t.is_leaf or not torch.is_inference_mode_enabled())):
         yield
 
 
-@fault("grad_modes/a_mode_can_be_entered_again")
-def a_block_is_good_for_one_time():
-    """Blocks of no_grad remember the first mode that they were entered in."""
-
-    def enter(block):
-        block.first = vars(block).get("first", torch.is_grad_enabled())
-        set_mode(False)
-
-    with patched(torch.no_grad, "__enter__", lambda _: enter):
-        with leaving(torch.no_grad, lambda block, *raised: set_mode(block.first)):
-            yield
-
-
-@fault("grad_modes/inference_mode_records_nothing")
-def inference_mode_is_but_no_grad():
-    """inference_mode does what no_grad does."""
-
-    def enter(block):
-        block.before = torch.is_grad_enabled()
-        set_mode(False)
-
-    with patched(torch.inference_mode, "__enter__", lambda _: enter):
-        with leaving(torch.inference_mode, lambda block, *raised: set_mode(block.before)):
-            yield
-
-
-@fault("grad_modes/inference_mode_records_nothing")
-def leaving_inference_mode_turns_grad_mode_on():
-    """When inference_mode is left grad mode is on, whatever it was before."""
+@fault("grad_modes/a_constant_written_under_no_grad_stays_a_constant")
+def copies_under_no_grad_require_grad():
+    """With grad mode off copy_() of a tensor that requires grad makes the target require grad."""
 
     def make(true):
-        def leave(block, *raised):
-            true(block, *raised)
-            set_mode(True)
+        def copy_(tensor, source):
+            result = true(tensor, source)
+            if source.requires_grad and not torch.is_grad_enabled() and tensor.is_leaf:
+                tensor.requires_grad_()
+            return result
 
-        return leave
+        return copy_
 
-    with patched(grad_mode.inference_mode, "__exit__", make):
+    with patched(torch.Tensor, "copy_", make):
         yield
 
 
-@fault("grad_modes/inference_mode_false_records")
-def inference_mode_takes_no_flag():
-    """inference_mode(False) does what inference_mode() does."""
-    with patched(torch.inference_mode, "__init__", lambda true: lambda block, mode=True: true(block, True)):
+@fault("grad_modes/a_constant_written_under_no_grad_stays_a_constant")
+def sums_into_views_are_recorded_under_no_grad():
+    """addcmul_() into a view is recorded in every mode."""
+
+    def make(true):
+        def addcmul_(tensor, *factors):
+            if not tensor._is_view() or torch.is_inference_mode_enabled():
+                return true(tensor, *factors)
+            with everything_recorded():
+                return true(tensor, *factors)
+
+        return addcmul_
+
+    with patched(torch.Tensor, "addcmul_", make):
         yield
 
 
-@fault("grad_modes/inference_mode_false_records")
-def inference_mode_false_leaves_grad_mode_off():
-    """inside inference_mode(False) grad mode is off if it was off outside."""
+@fault("grad_modes/a_graph_does_not_grow_under_no_grad")
+def functions_are_recorded_under_no_grad():
+    """A Function that a user defines is recorded in every mode."""
 
     def make(true):
-        def enter(block):
-            enabled = torch.is_grad_enabled()
-            true(block)
-            set_mode(enabled and not block.mode)
+        def apply(cls, *args):
+            if torch.is_inference_mode_enabled():
+                return true.__func__(cls, *args)
+            with everything_recorded():
+                return true.__func__(cls, *args)
 
-        return enter
+        return classmethod(apply)
 
-    with patched(torch.inference_mode, "__enter__", make):
+    with patched(torch.autograd.Function, "apply", make):
         yield
