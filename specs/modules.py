@@ -1,131 +1,11 @@
-"""What modules add to autograd: they hold parameters, and pass settings on to all the modules in them."""
+"""What modules do to gradients: layers that are used, shared, and switched between training and evaluation."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import claim, raises, same, values
+from .kit import claim, same, values
 from .kit.modules import networks
-
-
-@claim(
-    cites=[
-        "article/parameters-iterates-all",
-        "torch_nn/parameters-iterates-all",
-        "torch_nn/recurse-false-means-direct-members",
-        "torch_nn/named-parameters-gives-names",
-        "torch_nn/named-parameters-leaves-out-duplicates",
-        "torch_nn/submodules-are-registered",
-    ]
-)
-@given(net=networks(), frozen=st.booleans())
-def spec_parameters_goes_through_every_parameter_once(world, net, frozen):
-    """parameters() goes through all parameters of a module and of the modules in it, frozen or not, and
-    through one that several of them share only once; named_parameters() does, too, and tells their names."""
-    module, parameters, parts = net.build(world)
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    list(parameters.values())[-1].requires_grad_(not frozen)
-
-    for path, part in parts.items():
-        found = [names.get(id(parameter), "another") for parameter in part.parameters()]
-        inside = [name for name in net.below[path] if name in parameters]
-        same(sorted(found), sorted(inside), why=f"these are the parameters in {path or 'the module'}")
-
-    found = {name: names.get(id(parameter), "another") for name, parameter in module.named_parameters()}
-    same(found, {name: name for name in parameters}, why="each has the name of the place where it is met first")
-    own = [names.get(id(parameter), "another") for parameter in module.parameters(recurse=False)]
-    same(sorted(own), sorted(n for n in parameters if "." not in n), why="recurse=False leaves children out")
-
-
-@claim(observed=True)
-@given(net=networks())
-def spec_parameters_come_in_a_fixed_order(world, net):
-    """parameters() gives a module's own parameters before those of the modules in it, both in the order in
-    which they were assigned, and gives them in the same order whenever it is called."""
-    _, parameters, parts = net.build(world)
-    names = {id(parameter): name for name, parameter in parameters.items()}
-
-    for _ in range(2):
-        for path, part in parts.items():
-            found = [names.get(id(parameter), "another") for parameter in part.parameters()]
-            same(found, [n for n in net.below[path] if n in parameters], why="that is the order of assignment")
-
-
-ASSIGNED = {
-    "torch.nn.Parameter(x)": lambda x: torch.nn.Parameter(x),
-    "torch.nn.Parameter(x, requires_grad=False)": lambda x: torch.nn.Parameter(x, requires_grad=False),
-    "x": lambda x: x,
-    "x * 2": lambda x: x * 2,
-    "x.detach()": lambda x: x.detach(),
-    "torch.nn.ParameterList([torch.nn.Parameter(x)])": lambda x: torch.nn.ParameterList([torch.nn.Parameter(x)]),
-}
-
-
-@claim(
-    cites=[
-        "torch_nn/parameter-is-registered-when-assigned",
-        "torch_nn/tensor-is-not-registered-when-assigned",
-        "torch_nn/submodules-are-registered",
-    ]
-)
-@given(v=values(), kinds=st.lists(st.sampled_from([*ASSIGNED]), min_size=1, max_size=4), recording=st.booleans())
-def spec_assigning_a_parameter_registers_it(world, v, kinds, recording):
-    """A Parameter assigned as an attribute of a module is one of its parameters from then on, in any grad
-    mode; any other tensor, whether it requires grad or not, is a mere attribute."""
-    module = torch.nn.Module()
-    registered = []
-    with torch.set_grad_enabled(recording):
-        for number, kind in enumerate(kinds):
-            assigned = ASSIGNED[kind](world.leaf(v))
-            setattr(module, f"attribute{number}", assigned)
-            same(getattr(module, f"attribute{number}") is assigned, True, why="it can be read back")
-            if kind.startswith("torch.nn.ParameterList"):
-                registered.append(assigned[0])
-            elif kind.startswith("torch.nn.Parameter"):
-                registered.append(assigned)
-            found = [id(parameter) for parameter in module.parameters()]
-            same(sorted(found), sorted(map(id, registered)), why=f"{kind} was assigned last")
-
-    module.attribute0 = None if "Parameter" in kinds[0] else torch.nn.Parameter(world.leaf(v))
-    count = len(registered) + (-1 if "Parameter" in kinds[0] else 1)
-    same(len(list(module.parameters())), count, why="the first attribute was replaced")
-
-
-LAYERS = {
-    "torch.nn.Linear(2, 3)": lambda **where: torch.nn.Linear(2, 3, **where),
-    "torch.nn.Linear(2, 3, bias=False)": lambda **where: torch.nn.Linear(2, 3, bias=False, **where),
-    "torch.nn.Bilinear(1, 2, 3)": lambda **where: torch.nn.Bilinear(1, 2, 3, **where),
-    "torch.nn.Conv1d(2, 3, 2)": lambda **where: torch.nn.Conv1d(2, 3, 2, **where),
-    "torch.nn.Embedding(3, 2)": lambda **where: torch.nn.Embedding(3, 2, **where),
-    "torch.nn.LayerNorm(3)": lambda **where: torch.nn.LayerNorm(3, **where),
-    "torch.nn.BatchNorm1d(3)": lambda **where: torch.nn.BatchNorm1d(3, **where),
-    "torch.nn.PReLU()": lambda **where: torch.nn.PReLU(**where),
-    "torch.nn.GRUCell(2, 3)": lambda **where: torch.nn.GRUCell(2, 3, **where),
-    "torch.nn.TransformerEncoderLayer(2, 1, 3)": lambda **where: torch.nn.TransformerEncoderLayer(2, 1, 3, **where),
-}
-
-
-@claim(
-    cites=[
-        "torch_nn/parameter-requires-grad-by-default",
-        "torch_nn/no-grad-does-not-affect-parameters",
-        "torch_nn/training-tells-the-mode",
-    ]
-)
-@given(layers=st.lists(st.sampled_from([*LAYERS]), min_size=1, max_size=2), recording=st.booleans())
-def spec_parameters_of_a_new_layer_are_leaves_that_require_grad(world, layers, recording):
-    """The parameters of a new layer are leaves that require grad and have no .grad yet, also if it was
-    made under no_grad; its buffers don't require grad, and it is in training mode."""
-    with torch.set_grad_enabled(recording):
-        module = torch.nn.Sequential(*(LAYERS[layer](device=world.device) for layer in layers))
-
-    for name, parameter in module.named_parameters():
-        same(parameter.requires_grad, True, why=f"{name} is a parameter")
-        same(parameter.is_leaf, True, why=f"{name} was made by the user, not by an operation")
-        same(parameter.grad_fn, None, why=f"how {name} was filled at first isn't recorded")
-        same(parameter.grad, None, why="there was no backward yet")
-    same([b.requires_grad for b in module.buffers()], [False for _ in module.buffers()], why="buffers aren't learned")
-    same(all(part.training for part in module.modules()), True, why="training mode is the first mode")
 
 
 def batches(shape, features, dtype):
@@ -135,6 +15,8 @@ def batches(shape, features, dtype):
 
 
 BATCHES = ((2,), (3, 2), (1, 3), (2, 1), (2, 2, 3), (0, 2), (1, 2, 1, 2))
+
+
 LINEAR = st.tuples(st.sampled_from(BATCHES), st.sampled_from((3, 2, 1)), st.sampled_from(("float64", "float32")))
 
 
@@ -242,6 +124,48 @@ def spec_evaluation_mode_stops_no_gradient(world, net, in_forward, in_backward):
         same(parameter.grad, expected[name], why=f"{name} gets its gradient in both modes")
 
 
+@claim(
+    cites=[
+        "torch_nn/eval-is-train-false",
+        "torch_nn/mode-matters-to-certain-modules-only",
+        "autograd_mechanics/eval-is-orthogonal-to-grad-modes",
+    ]
+)
+@given(
+    net=networks(),
+    switches=st.lists(st.sampled_from([*SWITCHES]), min_size=1, max_size=3),
+    frozen=st.integers(0, 255),
+    recording=st.booleans(),
+)
+def spec_eval_and_train_leave_parameters_and_gradients_alone(world, net, switches, frozen, recording):
+    """eval() and train() change nothing about parameters and buffers, in any grad mode: neither values nor versions,
+    neither .grad nor whether they require grad; and the next backward adds to the gradients that are there."""
+    module, parameters, _ = net.build(world)
+    module.register_buffer("buffer", world.leaf(net.input))
+    module.buffer.grad = torch.ones_like(module.buffer).detach()
+    x, cotangent = world.leaf(net.input), world.constant(net.cotangent)
+    module(x).backward(cotangent)
+    for number, p in enumerate(parameters.values()):
+        p.requires_grad_(not frozen >> number & 1)
+    tensors = {**parameters, "buffer": module.buffer}
+    before = {n: (t.detach().clone(), t.grad, t.requires_grad, t._version) for n, t in tensors.items()}
+    expected = net.gradients(world)
+
+    for switch in switches:
+        with torch.set_grad_enabled(recording):
+            SWITCHES[switch][0](module)
+        for name, (old, grad, requires_grad, version) in before.items():
+            t = tensors[name]
+            same([t, t._version, t.is_leaf], [old, version, True], why=f"{switch} is no matter of values")
+            same((t.grad is grad, t.requires_grad), (True, requires_grad), why=f"{switch} is no matter of gradients")
+            gradient = torch.ones_like(t) if name == "buffer" else expected[name]
+            same(grad, gradient, why=f"{switch} is no matter of gradients")
+    module.requires_grad_(True)
+    module(x).backward(cotangent)
+    for name, p in parameters.items():
+        same(p.grad, expected[name] if expected[name] is None else 2 * expected[name], why="it was added to .grad")
+
+
 MODES = {
     "torch.enable_grad()": lambda: torch.enable_grad(),
     "torch.no_grad()": lambda: torch.no_grad(),
@@ -339,198 +263,63 @@ def spec_dropout_in_training_mode_drops_gradients_with_elements(world, shape, nu
         same(x.grad, cotangent * factor, why="the gradient is dropped and scaled like the element")
 
 
-@claim(
-    cites=[
-        "article/frozen-module-still-passes-input-grad",
-        "article/frozen-weight-grad-none",
-        "torch_nn/requires-grad-sets-the-parameters-flags",
-        "torch_nn/module-requires-grad-returns-the-module",
-        "autograd_mechanics/module-requires-grad-takes-all-parameters",
-    ]
+@claim(cites=["torch_nn/batch-norm-keeps-running-statistics", "torch_nn/buffer-is-no-parameter"])
+@given(
+    drawn=st.tuples(*[values(shapes=((4, 2),), dtypes=("float64", "float32"))] * 2),
+    training=st.lists(st.booleans(), min_size=1, max_size=3),
+    recording=st.booleans(),
+    leaf=st.booleans(),
 )
-@given(net=networks(), earlier=st.one_of(st.none(), st.integers(-3, 3)), again=st.sampled_from(("()", "(True)")))
-def spec_requires_grad_freezes_a_whole_module(world, net, earlier, again):
-    """requires_grad_(False) freezes every parameter of a module and of the modules in it: backward leaves
-    their .grad, None or not, as it was, but still gives the input its gradient. requires_grad_() undoes it."""
-    module, parameters, _ = net.build(world)
-    x = world.leaf(net.input)
-    before = {name: None if earlier is None else torch.full_like(p, earlier) for name, p in parameters.items()}
-    for name, parameter in parameters.items():
-        parameter.grad = None if earlier is None else before[name].clone()
+def spec_running_statistics_are_updated_without_a_graph(world, drawn, training, recording, leaf):
+    """BatchNorm in training mode, and in no other, updates its running statistics in place, in every grad mode and
+    without a record: they don't require grad and get no gradient."""
+    inputs = [world.leaf(v) if leaf else world.constant(v) for v in drawn]
+    layer = torch.nn.BatchNorm1d(2, momentum=0.5, device=world.device, dtype=inputs[0].dtype)
+    if inputs[0].dtype != inputs[1].dtype:
+        inputs[1] = inputs[1].to(inputs[0].dtype)
+    mean, variance, count = torch.zeros_like(inputs[0][0]), torch.ones_like(inputs[0][0]), 0
+    buffers = [layer.running_mean, layer.running_var, layer.num_batches_tracked]
 
-    same(module.requires_grad_(False) is module, True, why="it returns the module")
-    same({parameter.requires_grad for parameter in parameters.values()}, {False}, why="all are frozen")
-    module(x).backward(world.constant(net.cotangent))
+    for number, mode in enumerate(training):
+        x = inputs[number % 2]
+        layer.train(mode)
+        with torch.set_grad_enabled(recording):
+            y = layer(x)
+        same(y.requires_grad, recording, why="the layer has parameters")
+        if recording:
+            y.sum().backward()
+        if mode:
+            mean = (mean + x.detach().mean(0)) / 2
+            count += 1
+        same([layer.running_mean, int(layer.num_batches_tracked)], [mean.detach(), count], why=f"training is {mode}")
+        if not count:
+            same(layer.running_var, variance.detach(), why="nothing was updated")
+        found = [layer.running_mean, layer.running_var, layer.num_batches_tracked]
+        same([b is old for b, old in zip(found, buffers)], [True] * 3, why="they are updated in place")
+        same(
+            [(b.requires_grad, b.grad_fn, b.grad) for b in found], [(False, None, None)] * 3, why="nothing is recorded"
+        )
 
-    expected = net.gradients(world)
-    same(x.grad, expected["input"], why="a frozen module is differentiated by its input all the same")
-    for name, parameter in parameters.items():
-        same(parameter.grad, before[name], why=f"{name} is frozen")
 
-    module.requires_grad_() if again == "()" else module.requires_grad_(True)
-    same({parameter.requires_grad for parameter in parameters.values()}, {True}, why="all are free again")
-    module(x).backward(world.constant(net.cotangent))
-    same(x.grad, 2 * expected["input"], why="the second backward adds to the first")
-    for name, parameter in parameters.items():
-        terms = [term for term in (before[name], expected[name]) if term is not None]
-        same(parameter.grad, sum(terms) if terms else None, why=f"{name} is free again, and .grad was kept")
-
-
-@claim(
-    cites=[
-        "autograd_mechanics/freezing-a-part-of-a-model",
-        "autograd_mechanics/backward-fills-leaves-that-require-grad-only",
-        "torch_nn/requires-grad-sets-the-parameters-flags",
-    ]
+@claim(cites=["torch_nn/batch-norm-uses-running-statistics-in-evaluation"])
+@given(
+    v=values(shapes=((4, 2), (1, 2), (3, 2)), dtypes=("float64", "float32")),
+    mean=st.sampled_from((0, 1, -2)),
+    weight=st.sampled_from((1, 2, -3)),
 )
-@given(net=networks(), part=st.booleans(), choice=st.integers(0, 7), constant=st.booleans())
-def spec_freezing_a_part_leaves_the_other_gradients_exact(world, net, part, choice, constant):
-    """With one module inside frozen, or a single parameter, the other parameters and the input get the very
-    gradients that they get otherwise; the frozen ones get none."""
-    module, parameters, parts = net.build(world)
-    x = world.constant(net.input) if constant else world.leaf(net.input)
-    inside = list(parts)[1:]  # empty for a single layer
-    if part and inside:
-        path = inside[choice % len(inside)]
-        parts[path].requires_grad_(False)
-        frozen = [name for name in net.below[path] if name in parameters]
-    else:
-        frozen = [list(parameters)[choice % len(parameters)]]
-        parameters[frozen[0]].requires_grad_(False)
-    expected = net.gradients(world)
-    learned = {name for name in parameters if name not in frozen and expected[name] is not None}
+def spec_batch_norm_in_evaluation_mode_is_an_affine_function(world, v, mean, weight):
+    """In evaluation mode BatchNorm takes its running statistics for constants: each element of the input gets the
+    cotangent times weight and inverse deviation, the weight the normalized input, the bias the cotangent."""
+    x = world.leaf(v)
+    layer = torch.nn.BatchNorm1d(2, eps=1.0, device=world.device, dtype=x.dtype).eval()
+    layer.running_mean.fill_(mean)
+    layer.running_var.fill_(3)
+    torch.nn.init.constant_(layer.weight, weight)
+    cotangent = x.detach() + 1
 
-    y = module(x)
-    same(y.requires_grad, bool(learned) or not constant, why=f"{sorted(learned)} can be learned")
-    if y.requires_grad:
-        y.backward(world.constant(net.cotangent))
+    layer(x).backward(cotangent)
 
-    same(x.grad, None if constant else expected["input"], why="freezing parameters is no matter of the input")
-    for name, parameter in parameters.items():
-        same(parameter.requires_grad, name not in frozen, why=f"frozen are {frozen}")
-        same(parameter.grad, expected[name] if name in learned else None, why=f"frozen are {frozen}")
-
-
-@claim(
-    cites=[
-        "autograd_mechanics/backward-fills-leaves-that-require-grad-only",
-        "autograd_mechanics/frozen-layers-are-not-tracked",
-    ]
-)
-@given(net=networks(), in_forward=st.integers(0, 255), in_backward=st.integers(0, 255))
-def spec_a_parameter_is_learned_if_it_requires_grad_in_both_passes(world, net, in_forward, in_backward):
-    """A parameter gets a gradient only if it requires grad in the forward pass and still does in the backward
-    pass: freezing it in between withholds the gradient, and unfreezing it in between comes too late."""
-    module, parameters, _ = net.build(world)
-    x = world.leaf(net.input)
-
-    for number, parameter in enumerate(parameters.values()):
-        parameter.requires_grad_(bool(in_forward >> number & 1))
-    y = module(x)
-    for number, parameter in enumerate(parameters.values()):
-        parameter.requires_grad_(bool(in_backward >> number & 1))
-    y.backward(world.constant(net.cotangent))
-
-    expected = net.gradients(world)
-    same(x.grad, expected["input"], why="the input required grad all the time")
-    for number, (name, parameter) in enumerate(parameters.items()):
-        learned = in_forward & in_backward & 1 << number
-        same(parameter.grad, expected[name] if learned else None, why=f"{name} needs to require grad both times")
-
-
-@claim(
-    cites=[
-        "article/computed-are-non-leaves",
-        "autograd_mechanics/frozen-layers-are-not-tracked",
-    ]
-)
-@given(net=networks(), training=st.booleans())
-def spec_a_frozen_module_records_only_what_its_input_asks_for(world, net, training):
-    """What a frozen module makes of an input that requires grad is not a leaf; what it makes of a constant
-    is a leaf without a graph, and backward from there raises an error."""
-    module, _, _ = net.build(world)
-    module.requires_grad_(False).train(training)
-
-    y = module(world.leaf(net.input))
-    same((y.requires_grad, y.is_leaf, y.grad_fn is None), (True, False, False), why="the input requires grad")
-
-    y = module(world.constant(net.input))
-    same(y, world.constant(net.output), why="freezing doesn't change what is computed")
-    same((y.requires_grad, y.is_leaf, y.grad_fn), (False, True, None), why="nothing here requires grad")
-    with raises(RuntimeError, "does not require grad", why="there is no graph"):
-        y.backward(world.constant(net.cotangent))
-
-
-@claim(cites=["torch_nn/zero-grad-resets-all-parameters", "torch_nn/set-to-none-is-told-to-zero-grad"])
-@given(net=networks(), set_to_none=st.booleans(), frozen=st.integers(0, 255))
-def spec_zero_grad_resets_the_gradients_of_all_parameters(world, net, set_to_none, frozen):
-    """zero_grad(set_to_none=True) makes the .grad of every parameter None, of frozen ones, too;
-    zero_grad(set_to_none=False) fills the tensors with zeros in place and leaves None as it is. The input
-    keeps its gradient, frozen parameters stay frozen, and the next backward starts anew."""
-    module, parameters, _ = net.build(world)
-    x, cotangent = world.leaf(net.input), world.constant(net.cotangent)
-    module(x).backward(cotangent)
-    before = {name: parameter.grad for name, parameter in parameters.items()}
-    for number, parameter in enumerate(parameters.values()):
-        parameter.requires_grad_(not frozen >> number & 1)
-
-    module.zero_grad(set_to_none=set_to_none)
-    for number, (name, parameter) in enumerate(parameters.items()):
-        same(parameter.requires_grad, not frozen >> number & 1, why=f"only the gradient of {name} was reset")
-        if set_to_none or before[name] is None:
-            same(parameter.grad, None, why=f"the gradient of {name} was reset, or there was none")
-        else:
-            same(parameter.grad is before[name], True, why=f"the gradient of {name} is zeroed in place")
-            same(parameter.grad, torch.zeros_like(parameter), why=f"the gradient of {name} was reset")
-    expected = net.gradients(world)
-    same(x.grad, expected["input"], why="the input is no parameter")
-
-    module.requires_grad_(True)
-    module(x).backward(cotangent)
-    for name, parameter in parameters.items():
-        same(parameter.grad, expected[name], why=f"nothing is left of the first gradient of {name}")
-
-
-@claim(cites=["torch_nn/zero-grad-resets-all-parameters", "torch_nn/zero-grad-sets-none-by-default"], since="2.0")
-@given(net=networks())
-def spec_zero_grad_sets_grad_to_none(world, net):
-    """zero_grad() makes the .grad of every parameter None."""
-    module, parameters, _ = net.build(world)
-    module(world.constant(net.input)).backward(world.constant(net.cotangent))
-
-    same(module.zero_grad(), None, why="it returns nothing")
-    for name, parameter in parameters.items():
-        same(parameter.grad, None, why=f"the gradient of {name} was reset")
-
-
-@claim(cites=["torch_nn/zero-grad-resets-all-parameters", "torch_nn/zero-grad-sets-none-by-default"], until="2.0")
-@given(net=networks())
-def spec_zero_grad_fills_grad_with_zeros(world, net):
-    """zero_grad() fills the .grad of every parameter with zeros in place; None stays None."""
-    module, parameters, _ = net.build(world)
-    module(world.constant(net.input)).backward(world.constant(net.cotangent))
-    before = {name: parameter.grad for name, parameter in parameters.items()}
-
-    module.zero_grad()
-    for name, parameter in parameters.items():
-        same(parameter.grad is before[name], True, why=f"the gradient of {name} is zeroed in place")
-        if parameter.grad is not None:
-            same(parameter.grad, torch.zeros_like(parameter), why=f"the gradient of {name} was reset")
-
-
-@claim(observed=True)
-@given(net=networks())
-def spec_zeroed_gradients_have_no_history(world, net):
-    """zero_grad(set_to_none=False) cuts off the history that backward(create_graph=True) gave a .grad, so that
-    it is a leaf that doesn't require grad."""
-    module, parameters, _ = net.build(world)
-    y = module(world.constant(net.input))
-    (y * y).backward(world.constant(net.cotangent), create_graph=True)
-
-    module.zero_grad(set_to_none=False)
-    for name, parameter in parameters.items():
-        if parameter.grad is not None:
-            found = parameter.grad.is_leaf, parameter.grad.requires_grad
-            same(found, (True, False), why=f"the gradient of {name} was zeroed")
-            same(parameter.grad, torch.zeros_like(parameter), why=f"the gradient of {name} was zeroed")
-        parameter.grad = None  # don't keep the graph that refers to the parameter
+    same(x.grad, cotangent * weight / 2, why="the deviation, with eps, is 2")
+    same(layer.weight.grad, (cotangent * (x.detach() - mean) / 2).sum(0), why="that is the normalized input")
+    same(layer.bias.grad, cotangent.sum(0), why="the bias is added")
+    same([layer.running_mean, layer.running_var], [torch.full_like(x[0], mean), torch.full_like(x[0], 3)], why="kept")

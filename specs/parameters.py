@@ -1,4 +1,4 @@
-"""Parameters written in place: allowed and unrecorded under no_grad, refused outside it."""
+"""Parameters written in place: allowed and unrecorded under no_grad."""
 
 import contextlib
 
@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SHAPES, WRITABLE, claim, raises, same, values
+from .kit import SHAPES, WRITABLE, claim, same, values
 from .kit.choices import some_of
 
 DTYPES = ("float64", "float32", "bfloat16")  # float16 has not every one of these operations everywhere
@@ -43,40 +43,6 @@ FILLERS = {
 }
 ANY_FILLER = st.sampled_from(list(FILLERS))
 SOME_FILLERS = some_of(FILLERS)
-
-# The same for tensors filled with what is no arithmetic of their old values.
-INITIALIZERS = {
-    "torch.nn.init.ones_(p)": (lambda p: torch.nn.init.ones_(p), lambda old: torch.ones_like(old)),
-    "torch.nn.init.zeros_(p)": (lambda p: torch.nn.init.zeros_(p), lambda old: torch.zeros_like(old)),
-    "torch.nn.init.constant_(p, 3)": (
-        lambda p: torch.nn.init.constant_(p, 3),
-        lambda old: torch.full_like(old, 3),
-    ),
-    "torch.nn.init.uniform_(p, 2, 2)": (
-        lambda p: torch.nn.init.uniform_(p, 2, 2),
-        lambda old: torch.full_like(old, 2),
-    ),
-    "torch.nn.init.normal_(p, 2, 0)": (
-        lambda p: torch.nn.init.normal_(p, 2, 0),
-        lambda old: torch.full_like(old, 2),
-    ),
-}
-# Random numbers that are no longer random: the range, or the deviation, is zero.
-RANDOM_FILLERS = {
-    "p.normal_(2, 0)": lambda p: p.normal_(2, 0),
-    "p.uniform_(2, 2)": lambda p: p.uniform_(2, 2),
-}
-MATRICES = ((2, 3), (2, 2), (3, 2), (1, 1))
-MATRIX_INITIALIZERS = {
-    "torch.nn.init.eye_(p)": (
-        lambda p: torch.nn.init.eye_(p),
-        lambda old: torch.tensor(
-            [[float(i == j) for j in range(old.shape[1])] for i in range(old.shape[0])],
-            dtype=old.dtype,
-            device=old.device,
-        ),
-    ),
-}
 
 
 def in_a_block(write):
@@ -153,7 +119,6 @@ VIEWS = {
     "p.transpose(0, -1)[-1:]": lambda p: p.transpose(0, -1)[-1:],
 }
 SOME_VIEWS = some_of(VIEWS)
-REFUSED = ("in-place operation", "modified inplace", "out=")
 
 MODULES = {
     "torch.nn.Linear(2, 2)": (lambda: torch.nn.Linear(2, 2), ["weight", "bias"]),
@@ -177,29 +142,6 @@ UPDATES = {
     "p.add_(p.grad, alpha=-1)": lambda p: p.add_(p.grad, alpha=-1),
     "p.copy_(p - p.grad)": lambda p: p.copy_(p - p.grad),
     "p[...] = p - p.grad": lambda p: p.__setitem__(..., p - p.grad),
-}
-
-# Losses of p that save p, or a result made from it, for backward; and losses that save none of it,
-# with the gradient by p.
-SAVING = {
-    "(p * p).sum()": lambda p, w: (p * p).sum(),
-    "(p * w).sum()": lambda p, w: (p * w).sum(),
-    "(w * p**2).sum() + p.sum()": lambda p, w: (w * p**2).sum() + p.sum(),
-    "p.square().sum()": lambda p, w: p.square().sum(),
-    "(p[...] * w).sum()": lambda p, w: (p[...] * w).sum(),
-    "(p.unsqueeze(0) * p).sum() * 2": lambda p, w: (p.unsqueeze(0) * p).sum() * 2,
-    "p.abs().sum() + (p * w).sum()": lambda p, w: p.abs().sum() + (p * w).sum(),
-}
-SPARING = {
-    "(p + 1).sum()": (lambda p: (p + 1).sum(), 1),
-    "(p * 3).sum()": (lambda p: (p * 3).sum(), 3),
-    "(1 - p).sum()": (lambda p: (1 - p).sum(), -1),
-    "p.clone().sum()": (lambda p: p.clone().sum(), 1),
-    "p.sum() * 2": (lambda p: p.sum() * 2, 2),
-    "(p * torch.full_like(p, 2)).sum()": (lambda p: (p * torch.full_like(p, 2)).sum(), 2),
-    "(p[...] + p).sum()": (lambda p: (p[...] + p).sum(), 2),
-    "(p.square().detach() - p).sum()": (lambda p: (p.square().detach() - p).sum(), -1),
-    "torch.stack([p, p, -p]).sum()": (lambda p: torch.stack([p, p, -p]).sum(), 1),
 }
 
 
@@ -260,36 +202,6 @@ def spec_a_part_of_a_leaf_can_be_filled_under_no_grad(world, v, views, before, w
         same(p, torch.where(shown, torch.full_like(old, number), old), why=f"{view} was filled with {number}")
         same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why="nothing was recorded")
         same(p._version > version, True, why="a view and its base count changes together")
-
-
-@claim(cites=["autograd_mechanics/init-relies-on-no-grad"], needs=["random"])
-@given(
-    example=st.one_of(
-        st.tuples(st.sampled_from(list(INITIALIZERS)), values(layouts=WRITABLE)),
-        st.tuples(st.sampled_from(list(MATRIX_INITIALIZERS)), values(shapes=MATRICES, layouts=WRITABLE)),
-    ),
-    enabled=st.booleans(),
-    used=st.booleans(),
-)
-def spec_nn_init_fills_a_leaf_in_every_mode(world, example, enabled, used):
-    """The functions of torch.nn.init fill a leaf in place, unrecorded, also where grad mode is on; they
-    leave the mode as it is."""
-    name, v = example
-    p = world.leaf(v)
-    if used:
-        (p * 2).sum().backward()
-    old, gradient, version = p.detach().clone(), p.grad, p._version
-    initialize, written = (INITIALIZERS | MATRIX_INITIALIZERS)[name]
-
-    with torch.set_grad_enabled(enabled):
-        result = initialize(p)
-        same(torch.is_grad_enabled(), enabled, why="the mode is the caller's")
-
-    same(p, written(old), why=f"{name} was run")
-    same(result is p, True, why="it was filled in place")
-    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why="nothing was recorded")
-    same(p._version > version, True, why="a change in place is counted")
-    same(p.grad is gradient, True, why="the values changed, not .grad")
 
 
 @claim(
@@ -380,97 +292,6 @@ def spec_gradient_descent_updates_leaves_in_place(world, v, w, update, way, zero
                 leaf.grad = None
 
 
-@claim(
-    cites=["article/no-grad-disables-gradient-computation", "autograd_mechanics/grad-mode-is-the-default"],
-)
-@given(
-    v=values(layouts=WRITABLE),
-    fillers=SOME_FILLERS,
-    parameter=st.booleans(),
-    used=st.booleans(),
-    earlier=st.one_of(st.none(), ANY_WAY),
-)
-def spec_a_leaf_that_requires_grad_takes_no_change_in_grad_mode(world, v, fillers, parameter, used, earlier):
-    """In grad mode, also where no_grad was left, to write a leaf that requires grad in place is an error;
-    it changes nothing, and what was computed from the leaf before can still be differentiated."""
-    p = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
-    if used:
-        (p * 2).sum().backward()
-    if earlier:
-        UNRECORDED[earlier](lambda: p.add_(1))
-    old, gradient, version = p.detach().clone(), p.grad, p._version
-    y = (p * p).sum()
-
-    for filler in fillers:
-        write, _ = FILLERS[filler]
-        with raises(RuntimeError, *REFUSED, why=f"grad mode is on where {filler} is run on a leaf"):
-            write(p)
-        same(p, old, why="the change was refused")
-        with torch.no_grad(), torch.enable_grad():
-            with raises(RuntimeError, *REFUSED, why=f"grad mode is on where {filler} is run on a leaf"):
-                write(p)
-        same(p, old, why="the change was refused")
-
-    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why="the change was refused")
-    same(p._version, version, why="the change was refused")
-    same(p.grad is gradient, True, why="the change was refused")
-    y.backward()
-    same(p.grad, 2 * old + (2 if used else 0), why="y was computed before")
-
-
-@claim(
-    cites=["article/no-grad-disables-gradient-computation", "autograd_mechanics/grad-mode-is-the-default"],
-)
-@given(
-    v=values(shapes=SHAPES[1:9], layouts=WRITABLE),
-    views=SOME_VIEWS,
-    fillers=SOME_FILLERS,
-    earlier=st.booleans(),
-)
-def spec_a_view_of_such_a_leaf_takes_no_change_in_grad_mode(world, v, views, fillers, earlier):
-    """In grad mode, to write a leaf that requires grad through one of its views is the same error, and
-    changes nothing either."""
-    p = world.leaf(v)
-    if earlier:
-        in_a_block(lambda: p[-1:].add_(1))
-    old, version = p.detach().clone(), p._version
-
-    for number, filler in enumerate(fillers):
-        view = views[number % len(views)]
-        write, _ = FILLERS[filler]
-        part = VIEWS[view](p)
-        with raises(RuntimeError, *REFUSED, why=f"{view} shows a leaf that requires grad, and {filler} is run on it"):
-            write(part)
-        same(part, VIEWS[view](old), why="the change was refused")
-
-    same(p, old, why="the change was refused")
-    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why="the change was refused")
-    same(p._version, version, why="the change was refused")
-    (p * p).sum().backward()
-    same(p.grad, 2 * old, why="p is as it was")
-
-
-@claim(
-    cites=["article/no-grad-disables-gradient-computation", "autograd_mechanics/no-grad-for-in-place-updates"],
-    needs=["random"],
-)
-@given(v=values(layouts=WRITABLE), filler=st.sampled_from(list(RANDOM_FILLERS)), way=ANY_WAY, parameter=st.booleans())
-def spec_random_numbers_are_no_exception(world, v, filler, way, parameter):
-    """To fill a leaf that requires grad with random numbers is the same error in grad mode; under no_grad
-    it is allowed, and the leaf is still a leaf that requires grad."""
-    p = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
-    old, write = p.detach().clone(), RANDOM_FILLERS[filler]
-
-    with raises(RuntimeError, *REFUSED, why=f"grad mode is on where {filler} is run on a leaf"):
-        write(p)
-    same(p, old, why="the change was refused")
-    refused = error_of(lambda: UNRECORDED[way](lambda: write(p)))
-
-    same(refused, None, why=f"under no_grad {filler} is allowed")
-    same(p, torch.full_like(old, 2), why=f"{filler} was run")
-    same((p.is_leaf, p.requires_grad, p.grad_fn), (True, True, None), why=f"{filler} wasn't recorded")
-
-
 @claim(cites=["autograd_mechanics/no-grad-as-if-no-input-requires-grad"])
 @given(
     v=values(layouts=WRITABLE, dtypes=DTYPES),
@@ -533,80 +354,3 @@ def spec_assigning_to_data_swaps_the_memory_of_a_leaf(world, v, used, enabled, p
     same(old, world.constant(v), why="the memory that p had before wasn't written")
     same(p.grad is gradient, True, why="the values changed, not .grad")
     same(gradient, torch.full_like(new, 2) if used else None, why="the values changed, not .grad")
-
-
-@claim(cites=["autograd_mechanics/changed-saved-tensor-raises"])
-@given(
-    v=values(layouts=WRITABLE),
-    losses=some_of(SAVING, 4),
-    fillers=SOME_FILLERS,
-    computed=st.booleans(),
-    way=ANY_WAY,
-    by_grad=st.booleans(),
-)
-def spec_a_change_of_a_saved_tensor_is_noticed(world, v, losses, fillers, computed, way, by_grad):
-    """When a tensor that was saved for backward was changed in place afterwards, under no_grad too, be it
-    a leaf or a result, backward raises an error; a leaf whose gradient needs the old values gets none."""
-    for number, filler in enumerate(fillers):
-        x, w = world.leaf(v), world.leaf(v)
-        p = x * 1 if computed else x
-        y = SAVING[losses[number % len(losses)]](p, w)
-        write, _ = FILLERS[filler]
-
-        UNRECORDED[way](lambda: write(p))
-
-        with raises(RuntimeError, "modified by an inplace operation", why=f"p was saved before {filler}"):
-            if by_grad:
-                torch.autograd.grad(y, [x, w], allow_unused=True)
-            else:
-                y.backward()
-        same(x.grad, None, why="its gradient can't be computed any more")
-        w.grad = None  # which doesn't always need the old values
-        (x * w).sum().backward()
-        same(x.grad, w.detach(), why="a new graph saves the new values")
-        same(w.grad, x.detach(), why="a new graph saves the new values")
-
-
-@claim(cites=["autograd_mechanics/no-error-means-right-gradients"])
-@given(
-    v=values(layouts=WRITABLE),
-    loss=st.sampled_from(list(SPARING)),
-    fillers=st.lists(ANY_FILLER, min_size=1, max_size=2),
-    computed=st.booleans(),
-    way=ANY_WAY,
-)
-def spec_a_change_of_a_tensor_that_is_not_saved_does_no_harm(world, v, loss, fillers, computed, way):
-    """When a tensor that backward doesn't need was changed under no_grad, be it a leaf or a result,
-    backward gives the gradient of what was computed before the change."""
-    x = world.leaf(v)
-    p = x * 1 if computed else x
-    make, factor = SPARING[loss]
-    y = make(p)
-    total = y.detach().clone()
-
-    for filler in fillers:
-        UNRECORDED[way](lambda: FILLERS[filler][0](p))
-    refused = error_of(lambda: y.backward())
-
-    same(refused, None, why="p wasn't saved")
-    same(y, total, why="the loss was computed before")
-    same(x.grad, torch.full_like(x, factor), why="its gradient doesn't depend on the values of p")
-
-
-@claim(observed=True)
-@given(v=values(), filler=ANY_FILLER, way=ANY_WAY)
-def spec_a_result_changed_under_no_grad_keeps_its_history(world, v, filler, way):
-    """A result that is changed in place under no_grad keeps its grad_fn: it has the new values, and the
-    gradient that flows through it is that of the operation that made it."""
-    x = world.leaf(v)
-    y = x * 2
-    node, old = y.grad_fn, y.detach().clone()
-    write, written = FILLERS[filler]
-
-    UNRECORDED[way](lambda: write(y))
-
-    same(y, written(old), why=f"{filler} was run")
-    same(y.grad_fn is node, True, why="the change wasn't recorded")
-    same((y.is_leaf, y.requires_grad), (False, True), why="the change wasn't recorded")
-    (y * 3).sum().backward()
-    same(x.grad, torch.full_like(x, 6), why="y was made by x * 2")

@@ -1,4 +1,4 @@
-"""Faults in modules: in what they hold, in their settings, and in the gradients of their layers."""
+"""Faults in the gradients of layers, and in training and evaluation mode."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -7,16 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from . import fault, leaves_below, patched, reading
-
-FREEZING = (
-    "modules/requires_grad_freezes_a_whole_module",
-    "modules/freezing_a_part_leaves_the_other_gradients_exact",
-)
-ZEROING = (
-    "modules/zero_grad_resets_the_gradients_of_all_parameters",
-    "modules/zero_grad_sets_grad_to_none",
-)
+from . import fault, patched, reading
 
 
 @contextlib.contextmanager
@@ -50,184 +41,6 @@ def calling(spoil: Callable[[nn.Module, torch.Tensor, Callable[[torch.Tensor], t
         return lambda module, x: spoil(module, x, lambda y: true(module, y))
 
     with patched(nn.Module, "__call__", make):
-        yield
-
-
-@fault("modules/parameters_goes_through_every_parameter_once", *FREEZING[:1], *ZEROING)
-def parameters_of_grandchildren_are_left_out():
-    """parameters() gives those of a module and of its children, but of no module further down."""
-
-    def parameters(module, recurse=True):
-        found = list(module._parameters.values())
-        for child in module.children() if recurse else ():
-            found += child._parameters.values()
-        return iter(list({id(p): p for p in found if p is not None}.values()))
-
-    with patched(nn.Module, "parameters", lambda _: parameters):
-        yield
-
-
-@fault("modules/parameters_goes_through_every_parameter_once")
-def a_shared_parameter_comes_as_often_as_it_is_shared():
-    """parameters() gives a parameter that two modules share twice."""
-
-    def parameters(module, recurse=True):
-        found = [p for part in (module.modules() if recurse else [module]) for p in part._parameters.values()]
-        return (p for p in found if p is not None)
-
-    with patched(nn.Module, "parameters", lambda _: parameters):
-        yield
-
-
-@fault("modules/parameters_goes_through_every_parameter_once", *FREEZING[:1])
-def frozen_parameters_are_left_out():
-    """parameters() gives those only that require grad."""
-
-    def make(true):
-        return lambda module, recurse=True: (p for p in true(module, recurse) if p.requires_grad)
-
-    with patched(nn.Module, "parameters", make):
-        yield
-
-
-@fault("modules/parameters_goes_through_every_parameter_once")
-def names_of_parameters_lack_their_path():
-    """named_parameters() gives the last part of a name only."""
-
-    def make(true):
-        return lambda *args, **kwargs: ((n.rpartition(".")[2], p) for n, p in true(*args, **kwargs))
-
-    with patched(nn.Module, "named_parameters", make):
-        yield
-
-
-@fault("modules/parameters_goes_through_every_parameter_once")
-def recurse_is_ignored():
-    """parameters(recurse=False) gives the parameters of children, too."""
-    with patched(nn.Module, "parameters", lambda true: lambda module, recurse=True: true(module, True)):
-        yield
-
-
-@fault("modules/parameters_come_in_a_fixed_order")
-def parameters_come_last_first():
-    """parameters() begins at the end."""
-
-    def make(true):
-        return lambda module, recurse=True: iter(list(true(module, recurse))[::-1])
-
-    with patched(nn.Module, "parameters", make):
-        yield
-
-
-@fault("modules/parameters_come_in_a_fixed_order")
-def children_come_before_the_module():
-    """parameters() gives those of children before the module's own."""
-
-    def parameters(module, recurse=True):
-        found = {id(p): p for child in module.children() if recurse for p in parameters(child)}
-        found |= {id(p): p for p in module._parameters.values() if p is not None}
-        return iter(found.values())
-
-    with patched(nn.Module, "parameters", lambda _: parameters):
-        yield
-
-
-@contextlib.contextmanager
-def assigning(spoil: Callable[[nn.Module, str, Any], bool]) -> Iterator[None]:
-    """Let assigning an attribute to a module do what spoil(module, name, value) does, if it gives True."""
-
-    def make(true: Callable[..., None]) -> Callable[..., None]:
-        return lambda module, name, value: None if spoil(module, name, value) else true(module, name, value)
-
-    with patched(nn.Module, "__setattr__", make):
-        yield
-
-
-@fault("modules/assigning_a_parameter_registers_it")
-def leaves_are_registered_like_parameters():
-    """A leaf that requires grad is registered as a parameter when it is assigned."""
-
-    def register(module, name, value):
-        if isinstance(value, torch.Tensor) and value.is_leaf and value.requires_grad:
-            module._parameters[name] = value
-            return True
-        return False
-
-    with assigning(register):
-        yield
-
-
-@fault("modules/assigning_a_parameter_registers_it")
-def parameters_are_not_registered_under_no_grad():
-    """A Parameter assigned while grad mode is off is a mere attribute."""
-
-    def forget(module, name, value):
-        if isinstance(value, nn.Parameter) and not torch.is_grad_enabled():
-            object.__setattr__(module, name, value)
-            return True
-        return False
-
-    with assigning(forget):
-        yield
-
-
-@fault("modules/assigning_a_parameter_registers_it")
-def frozen_parameters_are_not_registered():
-    """A Parameter that doesn't require grad is a mere attribute."""
-
-    def forget(module, name, value):
-        if isinstance(value, nn.Parameter) and not value.requires_grad:
-            object.__setattr__(module, name, value)
-            return True
-        return False
-
-    with assigning(forget):
-        yield
-
-
-@fault("modules/parameters_of_a_new_layer_are_leaves_that_require_grad")
-def parameters_made_under_no_grad_do_not_require_grad():
-    """A Parameter made while grad mode is off doesn't require grad."""
-
-    def make(true):
-        def new(cls, data=None, requires_grad=True):
-            return true(cls, data, requires_grad and torch.is_grad_enabled())
-
-        return new
-
-    with patched(nn.Parameter, "__new__", make):
-        yield
-
-
-@fault("modules/parameters_of_a_new_layer_are_leaves_that_require_grad")
-def one_dimensional_parameters_do_not_require_grad():
-    """A new layer's parameters of one dimension, such as biases, don't require grad."""
-
-    def make(true):
-        def new(cls, data=None, requires_grad=True):
-            return true(cls, data, requires_grad and (data is None or data.dim() != 1))
-
-        return new
-
-    with patched(nn.Parameter, "__new__", make):
-        yield
-
-
-@fault(
-    "modules/parameters_of_a_new_layer_are_leaves_that_require_grad",
-    "modules/eval_and_train_switch_a_module_and_all_in_it",
-)
-def new_modules_are_in_evaluation_mode():
-    """A new module is in evaluation mode."""
-
-    def make(true):
-        def init(module, *args, **kwargs):
-            true(module, *args, **kwargs)
-            object.__setattr__(module, "training", False)
-
-        return init
-
-    with patched(nn.Module, "__init__", make):
         yield
 
 
@@ -306,7 +119,11 @@ def a_parameter_used_twice_gets_half():
         yield
 
 
-@fault("modules/every_use_of_a_parameter_counts", *ZEROING)
+@fault(
+    "modules/every_use_of_a_parameter_counts",
+    "freezing/zero_grad_resets_the_gradients_of_all_parameters",
+    "freezing/zero_grad_sets_grad_to_none",
+)
 def gradients_of_parameters_read_as_zeros_for_none():
     """The .grad of a parameter that requires grad reads as zeros where it is None."""
 
@@ -560,292 +377,118 @@ def dropout_is_off_where_nothing_is_recorded():
         yield
 
 
-@fault(*FREEZING)
-def freezing_leaves_children_out():
-    """requires_grad_() of a module sets the flags of its own parameters only."""
+@contextlib.contextmanager
+def after_switching(spoil: Callable[[nn.Module, bool], None]) -> Iterator[None]:
+    """After eval() or train() of a module call spoil(module, mode)."""
 
-    def requires_grad(module, flag=True):
-        for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(flag)
-        return module
+    def make(true: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+        def train(module, mode=True):
+            true(module, mode)
+            spoil(module, mode)
+            return module
 
-    with patched(nn.Module, "requires_grad_", lambda _: requires_grad):
+        return train
+
+    with patched(nn.Module, "train", make):
         yield
 
 
-@fault("modules/requires_grad_freezes_a_whole_module")
-def freezing_forgets_the_last_parameter():
-    """requires_grad_() of a module leaves out the last of several parameters."""
+@fault("modules/eval_and_train_leave_parameters_and_gradients_alone")
+def evaluation_mode_clears_gradients():
+    """eval() makes the .grad of the module's parameters None."""
 
-    def requires_grad(module, flag=True):
-        parameters = list(module.parameters())
-        for parameter in parameters[:-1] if len(parameters) > 1 else parameters:
-            parameter.requires_grad_(flag)
-        return module
+    def clear(module, mode):
+        for p in module.parameters() if not mode else ():
+            p.grad = None
 
-    with patched(nn.Module, "requires_grad_", lambda _: requires_grad):
+    with after_switching(clear):
         yield
 
 
-@fault("modules/requires_grad_freezes_a_whole_module")
-def freezing_clears_gradients():
-    """requires_grad_() of a module makes its gradients None."""
+@fault("modules/eval_and_train_leave_parameters_and_gradients_alone")
+def training_mode_zeroes_gradients():
+    """train() zeroes gradients in place."""
 
-    def make(true):
-        def requires_grad(module, flag=True):
-            for parameter in module.parameters():
-                parameter.grad = None
-            return true(module, flag)
+    def zero(module, mode):
+        for p in module.parameters() if mode else ():
+            if p.grad is not None:
+                p.grad.zero_()
 
-        return requires_grad
-
-    with patched(nn.Module, "requires_grad_", make):
+    with after_switching(zero):
         yield
 
 
-@fault("modules/requires_grad_freezes_a_whole_module")
-def thawing_clears_gradients():
-    """requires_grad_(True) of a module makes the gradients of parameters that were frozen None."""
+@fault("modules/eval_and_train_leave_parameters_and_gradients_alone")
+def training_mode_thaws_parameters():
+    """train() lets frozen parameters require grad."""
 
-    def make(true):
-        def requires_grad(module, flag=True):
-            for parameter in module.parameters():
-                if flag and not parameter.requires_grad:
-                    parameter.grad = None
-            return true(module, flag)
+    def thaw(module, mode):
+        for p in module.parameters() if mode else ():
+            p.requires_grad_()
 
-        return requires_grad
-
-    with patched(nn.Module, "requires_grad_", make):
+    with after_switching(thaw):
         yield
 
 
-@fault("modules/requires_grad_freezes_a_whole_module")
-def freezing_cannot_be_undone():
-    """requires_grad_() of a module freezes it whatever flag it is given."""
-    with patched(nn.Module, "requires_grad_", lambda true: lambda module, flag=True: true(module, False)):
-        yield
+@fault("modules/eval_and_train_leave_parameters_and_gradients_alone")
+def evaluation_mode_clears_the_gradients_of_buffers():
+    """eval() makes the .grad of the module's buffers None."""
 
+    def clear(module, mode):
+        for b in module.buffers() if not mode else ():
+            b.grad = None
 
-@fault("modules/a_frozen_module_records_only_what_its_input_asks_for")
-def a_frozen_module_cuts_off_its_input():
-    """A module all of whose parameters are frozen detaches what it is given."""
-
-    def cut(module, x, true):
-        parameters = list(module.parameters())
-        return true(x.detach()) if parameters and not any(p.requires_grad for p in parameters) else true(x)
-
-    with calling(cut):
-        yield
-
-
-@fault(*FREEZING)
-def a_frozen_weight_stops_the_gradient_of_the_input():
-    """A Linear layer whose weight is frozen passes zeros back to its input."""
-
-    def make(true):
-        def linear(x, weight, bias=None):
-            return true(x, weight, bias) if weight.requires_grad else true(x.detach(), weight, bias) + 0 * x.sum()
-
-        return linear
-
-    with patched(nn.functional, "linear", make):
-        yield
-
-
-@fault("modules/freezing_a_part_leaves_the_other_gradients_exact")
-def freezing_the_weight_freezes_the_bias():
-    """A Linear layer whose weight is frozen gives its bias no gradient."""
-
-    def make(true):
-        def linear(x, weight, bias=None):
-            return true(x, weight, bias if bias is None or weight.requires_grad else bias.detach())
-
-        return linear
-
-    with patched(nn.functional, "linear", make):
-        yield
-
-
-@fault("modules/freezing_a_part_leaves_the_other_gradients_exact")
-def freezing_one_parameter_freezes_its_module():
-    """A module one of whose own parameters is frozen records nothing for the others."""
-
-    def make(true):
-        def linear(x, weight, bias=None):
-            if bias is not None and not bias.requires_grad:
-                weight = weight.detach()
-            return true(x, weight, bias)
-
-        return linear
-
-    with patched(nn.functional, "linear", make):
-        yield
-
-
-@fault("modules/a_parameter_is_learned_if_it_requires_grad_in_both_passes")
-def freezing_after_the_forward_comes_too_late():
-    """Backward fills the .grad of every leaf in the graph, whether it still requires grad or not."""
-
-    def make(true):
-        def backward(tensors, *args, **kwargs):
-            frozen = [leaf for leaf in leaves_below(tensors) if not leaf.requires_grad]
-            for leaf in frozen:
-                leaf.requires_grad_(True)
-            true(tensors, *args, **kwargs)
-            for leaf in frozen:
-                leaf.requires_grad_(False)
-
-        return backward
-
-    with patched(torch.autograd, "backward", make):
-        yield
-
-
-@fault("modules/a_parameter_is_learned_if_it_requires_grad_in_both_passes")
-def unfreezing_after_the_forward_gives_zeros():
-    """A two-dimensional parameter that requires grad and isn't in the graph has zeros for a gradient."""
-
-    def zeros(tensor, grad):
-        if grad is None and isinstance(tensor, nn.Parameter) and tensor.requires_grad and tensor.dim() == 2:
-            return torch.zeros_like(tensor).detach()
-        return grad
-
-    with reading("grad", zeros):
-        yield
-
-
-@fault("modules/a_frozen_module_records_only_what_its_input_asks_for")
-def outputs_of_modules_require_grad():
-    """What a module gives in grad mode requires grad, whether anything below it does or not."""
-
-    def require(module, x, true):
-        y = true(x)
-        return y.detach().requires_grad_() if torch.is_grad_enabled() and not y.requires_grad else y
-
-    with calling(require):
-        yield
-
-
-@fault("modules/a_frozen_module_records_only_what_its_input_asks_for")
-def frozen_modules_free_themselves_in_training():
-    """A module in training mode that is called on a constant makes its parameters require grad."""
-
-    def free(module, x, true):
-        if module.training and not x.requires_grad:
-            for parameter in module.parameters():
-                parameter.requires_grad_(True)
-        return true(x)
-
-    with calling(free):
+    with after_switching(clear):
         yield
 
 
 @contextlib.contextmanager
-def zeroing(spoil: Callable[..., None]) -> Iterator[None]:
-    """Let zero_grad() do spoil(module, set_to_none, what it does truly)."""
+def normalizing(spoil: Callable[..., Any]) -> Iterator[None]:
+    """Let BatchNorm1d be spoil(layer, x, what it does truly)."""
 
-    def make(true: Callable[..., None]) -> Callable[..., None]:
-        return lambda module, set_to_none=True: spoil(
-            module, set_to_none, lambda part, flag: true(part, set_to_none=flag)
-        )
+    def make(true: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda layer, x: spoil(layer, x, lambda y: true(layer, y))
 
-    with patched(nn.Module, "zero_grad", make):
+    with patched(nn.BatchNorm1d, "forward", make):
         yield
 
 
-@fault("modules/zero_grad_resets_the_gradients_of_all_parameters")
-def zero_grad_leaves_frozen_parameters_alone():
-    """zero_grad() resets the gradients of those parameters only that require grad."""
+@fault("modules/running_statistics_are_updated_without_a_graph")
+def running_statistics_are_kept_under_no_grad():
+    """BatchNorm updates no running statistics where grad mode is off."""
 
-    def spoil(module, set_to_none, true):
-        kept = [(p, p.grad.clone(), p.grad) for p in module.parameters() if not p.requires_grad and p.grad is not None]
-        true(module, set_to_none)
-        for parameter, values, grad in kept:
-            parameter.grad = grad.copy_(values)
+    def forward(layer, x, true):
+        before = [b.clone() for b in layer.buffers()]
+        y = true(x)
+        if not torch.is_grad_enabled():
+            for b, old in zip(layer.buffers(), before, strict=True):
+                b.copy_(old)
+        return y
 
-    with zeroing(spoil):
+    with normalizing(forward):
         yield
 
 
-@fault("modules/zero_grad_resets_the_gradients_of_all_parameters")
-def zero_grad_thaws_parameters():
-    """zero_grad() lets every parameter require grad again."""
+@fault("modules/running_statistics_are_updated_without_a_graph")
+def running_means_keep_their_history():
+    """BatchNorm records how the running mean was made of an input that requires grad."""
 
-    def spoil(module, set_to_none, true):
-        true(module, set_to_none)
-        for parameter in module.parameters():
-            parameter.requires_grad_()
+    def forward(layer, x, true):
+        y = true(x)
+        if layer.training and x.requires_grad:
+            layer.running_mean = layer.running_mean + 0 * x.sum()
+        return y
 
-    with zeroing(spoil):
+    with normalizing(forward):
         yield
 
 
-@fault("modules/zero_grad_resets_the_gradients_of_all_parameters")
-def zero_grad_does_not_zero_in_place():
-    """zero_grad(set_to_none=False) puts new tensors into .grad."""
+@fault("modules/batch_norm_in_evaluation_mode_is_an_affine_function")
+def evaluation_normalizes_the_batch():
+    """In evaluation mode BatchNorm subtracts the mean of the batch from gradients."""
 
-    def spoil(module, set_to_none, true):
-        true(module, set_to_none)
-        for parameter in module.parameters():
-            parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+    def forward(layer, x, true):
+        return true(x) if layer.training or len(x) == 1 else true(x) + (x.detach() - x).mean(0)
 
-    with zeroing(spoil):
-        yield
-
-
-@fault("modules/zero_grad_resets_the_gradients_of_all_parameters")
-def zero_grad_fills_in_missing_gradients():
-    """zero_grad(set_to_none=False) makes zeros where .grad is None."""
-
-    def spoil(module, set_to_none, true):
-        true(module, set_to_none)
-        for parameter in () if set_to_none else module.parameters():
-            if parameter.grad is None and parameter.requires_grad:
-                parameter.grad = torch.zeros_like(parameter).detach()
-
-    with zeroing(spoil):
-        yield
-
-
-@fault("modules/zero_grad_resets_the_gradients_of_all_parameters", "modules/zero_grad_sets_grad_to_none")
-def zero_grad_always_zeroes():
-    """zero_grad() fills gradients with zeros whatever set_to_none says."""
-    with zeroing(lambda module, set_to_none, true: true(module, False)):
-        yield
-
-
-@fault(*ZEROING, "modules/zero_grad_fills_grad_with_zeros")
-def zero_grad_resets_the_first_parameter_only():
-    """zero_grad() resets the gradient of the first parameter only."""
-
-    def spoil(module, set_to_none, true):
-        rest = [(p, p.grad, None if p.grad is None else p.grad.clone()) for p in list(module.parameters())[1:]]
-        true(module, set_to_none)
-        for parameter, grad, values in rest:
-            parameter.grad = None if grad is None else grad.copy_(values)
-
-    with zeroing(spoil):
-        yield
-
-
-@fault("modules/zero_grad_sets_grad_to_none", "modules/zero_grad_fills_grad_with_zeros")
-def zero_grad_does_nothing():
-    """zero_grad() leaves gradients as they are."""
-    with zeroing(lambda module, set_to_none, true: None):
-        yield
-
-
-@fault("modules/zeroed_gradients_have_no_history")
-def zero_grad_keeps_the_history():
-    """zero_grad(set_to_none=False) zeroes gradients without detaching them."""
-
-    def spoil(module, set_to_none, true):
-        for parameter in module.parameters():
-            if parameter.grad is not None and not set_to_none:
-                parameter.grad.mul_(0)
-            elif set_to_none:
-                parameter.grad = None
-
-    with zeroing(spoil):
+    with normalizing(forward):
         yield
