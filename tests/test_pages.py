@@ -36,6 +36,13 @@ def test_every_module_of_the_specification_is_a_chapter():
         assert any(claim.chapter == chapter for claim in CLAIMS.values()), f"{chapter} claims nothing"
 
 
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_a_chapter_can_be_read_in_one_sitting(chapter):
+    lines = Path(pages.ROOT, "specs", f"{chapter}.py").read_text(encoding="utf-8").count("\n")
+    claims = sum(claim.chapter == chapter for claim in CLAIMS.values())
+    assert (lines <= 500, claims <= 30) == (True, True), f"{lines} lines, {claims} claims: split it by subject"
+
+
 @pytest.mark.parametrize("statement", statements())
 def test_a_statement_is_claimed_or_says_why_not(statement):
     if statements()[statement].finding == "undecidable":

@@ -47,7 +47,10 @@ def fault(*breaks: str) -> Callable[[Callable[[], Iterator[None]]], Callable[[],
 
 @contextlib.contextmanager
 def patched(owner: Any, name: str, make: Callable[[Any], Any]) -> Iterator[None]:
-    """Put `make(the original)` in the place of an attribute of a module or class."""
+    """Put `make(the original)` in the place of an attribute of a module or class.
+
+    CPython doesn't undo all of it: once `__getitem__` was patched, torch.tensor() refuses a list of 0-dim tensors.
+    """
     own = vars(owner).get(name)
     setattr(owner, name, make(getattr(owner, name)))
     try:
