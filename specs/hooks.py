@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SMALL_DTYPES, claim, graphs, raises, same, values
+from .kit import SMALL_DTYPES, WRITABLE, claim, graphs, raises, same, values
 from .kit.tensors import HOOKS_MAKE, SAME_VALUES, WITHOUT_GRAD
 
 ANYTHING = st.sampled_from(list(SAME_VALUES))
@@ -31,6 +31,14 @@ UNFIT = {
     "torch.stack([grad, grad])": (RuntimeError, "changed the size", lambda grad: torch.stack([grad, grad])),
     "grad.to(torch.float16)": (RuntimeError, "changed the type", lambda grad: grad.to(torch.float16)),
     "grad.long()": (RuntimeError, "changed the type", lambda grad: grad.long()),
+}
+
+# Views of y, a result of x or x itself, that have all its elements.
+VIEWS = {
+    "y[...]": lambda y: y[...],
+    "y.unsqueeze(0)": lambda y: y.unsqueeze(0),
+    "y.view_as(y)": lambda y: y.view_as(y),
+    "y.expand(2, *y.shape)": lambda y: y.expand(2, *y.shape),
 }
 
 ERRORS = {"KeyError": KeyError, "RuntimeError": RuntimeError, "ZeroDivisionError": ZeroDivisionError}
@@ -343,3 +351,22 @@ def spec_nothing_keeps_a_hook_from_changing_the_gradient_in_place(world, v, fact
 
     same(x.grad, torch.full_like(x, factor), why=f"the hook multiplied the gradient by {factor}")
     same(passed, torch.full_like(x, factor), why="the gradient of y is the tensor that was passed")
+
+
+@claim(cites=["torch_tensor/hook-is-called-with-each-gradient"])
+@given(v=values(layouts=WRITABLE), made=ANYTHING, view=st.sampled_from(list(VIEWS)), writes=st.integers(0, 2))
+def spec_a_view_whose_memory_was_written_takes_a_hook(world, v, made, view, writes):
+    """A view takes a hook also if its memory was written since it was made: the hook is called with the gradient by
+    the view."""
+    x = world.leaf(v)
+    y = SAME_VALUES[made](x)
+    z = VIEWS[view](y)
+    seen = []
+    with torch.no_grad():
+        for _ in range(writes):
+            y.mul_(2)
+
+    z.register_hook(lambda grad: seen.append(grad.clone()))
+    (z * 3).sum().backward()
+
+    same(seen, [torch.full_like(z, 3).detach().contiguous()], why=f"the loss is the sum of 3 times {view}")

@@ -61,10 +61,14 @@ class Claim:
         words = [f"since {self.since}"] if self.since else []
         return ", ".join(words + ([f"before {self.until}"] if self.until else []))
 
+    def made_on(self, release: Version) -> bool:
+        """Whether the claim is made on a release of PyTorch; a build before it counts as the release."""
+        number = Version(release.base_version)
+        return not (self.since and number < self.since) and not (self.until and number >= self.until)
+
     def why_not_applicable(self, world: World) -> str | None:
         """Why the claim is not made in this world, or None if it is."""
-        here = Version(Version(torch.__version__).base_version)
-        if (self.since and here < self.since) or (self.until and here >= self.until):
+        if not self.made_on(Version(torch.__version__)):
             return f"the claim is made {self.releases}"
         if lacking := [need for need in self.needs if not world.has(need)]:
             return f"needs {', '.join(lacking)}"

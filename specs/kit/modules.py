@@ -87,7 +87,7 @@ class Spare(nn.Module):
         return x
 
 
-_MADE_BY = {
+MADE_BY = {
     "linear": linear,
     "nn.Sequential": nn.Sequential,
     "nn.ReLU": nn.ReLU,
@@ -170,7 +170,7 @@ class Network:
         """
         made = {name: nn.Parameter(world.constant(v)) for name, v in self.weights.items()}
         for name, kind, operands in self.statements:
-            made[name] = _MADE_BY[kind](*(made[operand] for operand in operands))
+            made[name] = MADE_BY[kind](*(made[operand] for operand in operands))
             if kind == "Shifted":
                 made[f"{name}.shifts"] = made[name].shifts
         parameters = {path: made[name] for name, path in self._paths.items() if name in self.weights}
@@ -243,7 +243,7 @@ class Network:
             "from torch import nn",
             "",
             "",
-            *("\n\n".join(textwrap.dedent(inspect.getsource(_MADE_BY[kind])) for kind in kinds).splitlines()),
+            *("\n\n".join(textwrap.dedent(inspect.getsource(MADE_BY[kind])) for kind in kinds).splitlines()),
             "",
             "",
             f"class {name}:",

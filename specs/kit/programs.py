@@ -10,6 +10,7 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ..tape.statements import Refused, Statement
 from ..tape.tensors import Tensor
 
 ASSIGNMENTS = ("set_row", "set_slice", "fill_row", "clear_grad", "set_grad")  # no expressions
+_NAMES = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.grad)?")
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,16 @@ class Program:
 
 
 def _statement(does: str, makes: list[str], of: list[str], options: list[Any]) -> Statement:
+    if not _plain([does, makes, of, options]):
+        raise TypeError("a text in it is no name")
     return Statement(does, tuple(makes), tuple(of), _frozen(options, does))
+
+
+def _plain(value: Any) -> bool:
+    """Whether all text in the value is names: what a file says becomes code, which must not do anything else."""
+    if isinstance(value, list):
+        return all(map(_plain, value))
+    return not isinstance(value, (str, dict)) or (isinstance(value, str) and _NAMES.fullmatch(value) is not None)
 
 
 def _frozen(options: list[Any], does: str) -> tuple[Any, ...]:

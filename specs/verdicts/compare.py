@@ -39,11 +39,12 @@ class Change:
     expected: str = ""
     came: str = ""
     script: str = ""
+    known: str = ""  # why it is expected to fail, if it does so in the way that is expected
 
     @property
     def gates(self) -> bool:
         """Whether the change turns a gate red."""
-        return self.kind in GATING and self.standing == "promised"
+        return self.kind in GATING and self.standing == "promised" and not self.known
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _kind(was: dict[str, Any] | None, now: dict[str, Any] | None) -> str | None:
 def _change(kind: str, key: tuple[str, str], was: dict[str, Any] | None, now: dict[str, Any] | None) -> Change:
     record = now or was or {}
     details = {name: record.get(name, "") for name in ("reason", "expected", "came", "script")} if now else {}
+    expectation = now.get("expectation") if now else None
     return Change(
         kind=kind,
         claim=key[0],
@@ -155,6 +157,7 @@ def _change(kind: str, key: tuple[str, str], was: dict[str, Any] | None, now: di
         releases=record.get("releases", ""),
         before=was["verdict"] if was else "",
         after=now["verdict"] if now else "",
+        known=expectation["reason"] if expectation and expectation["met"] else "",
         **details,
     )
 
@@ -212,6 +215,8 @@ def as_text(comparison: Comparison) -> str:
         lines += [f"  {change.sentence}", f"  {change.before} -> {change.after}"]
         if change.releases:
             lines.append(f"  the claim is made {change.releases}")
+        if change.known:
+            lines.append(f"  it is expected to fail: {change.known}")
         if change.script:
             lines += [f"  because {change.reason}: expected {change.expected}, came {change.came}"]
             lines += ["  a script that shows it:", ""]
@@ -227,10 +232,10 @@ def as_text(comparison: Comparison) -> str:
         for docstring in comparison.docstrings:
             lines.append(f"  {docstring.how:<8} {docstring.name}: {_some(docstring.claims) or 'no claim'}")
     lines += [f"\nnote: {caveat}" for caveat in comparison.caveats]
-    return _printable("\n".join(lines)) + "\n"
+    return printable("\n".join(lines)) + "\n"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with everything but line breaks that a terminal might obey written out."""
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -255,7 +260,7 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps(asdict(comparison) | {"gates": comparison.gates}, indent=1, ensure_ascii=False) + "\n"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """`text` from a ledger as Markdown that shows it and does nothing else."""
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;"), ("`", "&#96;")):
         text = text.replace(character, entity)
@@ -264,7 +269,7 @@ def _escaped(text: str) -> str:
     return " ".join(text.split())
 
 
-def _fenced(text: str) -> str:
+def fenced(text: str) -> str:
     """`text` as a code block that it can't end."""
     fence = "```"
     while fence in text:
@@ -274,31 +279,30 @@ def _fenced(text: str) -> str:
 
 def as_markdown(comparison: Comparison) -> str:
     """The comparison for the summary of a CI run."""
-    text = f"### {_escaped(_headline(comparison))}\n"
+    text = f"### {escaped(_headline(comparison))}\n"
     shown = [change for change in comparison.changes if change.kind not in ("new", "gone")]
     if shown:
         text += "\n| change | claim | device | sentence |\n| --- | --- | --- | --- |\n"
         for change in shown:
             mark = "❌ " if change.gates else ""
-            made = f" *({_escaped(change.releases)})*" if change.releases else ""
-            text += f"| {mark}{change.kind} | {_escaped(change.claim)} | {_escaped(change.device)} "
-            text += f"| {_escaped(change.sentence)}{made} |\n"
+            made = f" *({escaped(change.releases)})*" if change.releases else ""
+            text += f"| {mark}{change.kind} | {escaped(change.claim)} | {escaped(change.device)} "
+            known = f" *(expected: {escaped(change.known)})*" if change.known else ""
+            text += f"| {escaped(change.sentence)}{made}{known} |\n"
     for change in shown:
         if change.script:
-            text += f"\n<details><summary>{_escaped(change.claim)} on {_escaped(change.device)}</summary>\n\n"
-            text += f"{_escaped(change.reason)}: expected {_escaped(change.expected)}, came {_escaped(change.came)}\n\n"
-            text += f"{_fenced(change.script)}\n\n</details>\n"
+            text += f"\n<details><summary>{escaped(change.claim)} on {escaped(change.device)}</summary>\n\n"
+            text += f"{escaped(change.reason)}: expected {escaped(change.expected)}, came {escaped(change.came)}\n\n"
+            text += f"{fenced(change.script)}\n\n</details>\n"
     for kind in ("new", "gone"):
         names = [change.claim for change in comparison.changes if change.kind == kind]
         if names:
-            text += f"\n{len(names)} {kind}: {_escaped(_some(names))}\n"
+            text += f"\n{len(names)} {kind}: {escaped(_some(names))}\n"
     if comparison.docstrings:
         text += "\nDocstrings that changed, with the claims to read again:\n\n"
         for docstring in comparison.docstrings:
-            text += (
-                f"- {docstring.how}: {_escaped(docstring.name)} ({_escaped(_some(docstring.claims)) or 'no claim'})\n"
-            )
-    return text + "".join(f"\n> {_escaped(caveat)}\n" for caveat in comparison.caveats)
+            text += f"- {docstring.how}: {escaped(docstring.name)} ({escaped(_some(docstring.claims)) or 'no claim'})\n"
+    return text + "".join(f"\n> {escaped(caveat)}\n" for caveat in comparison.caveats)
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {"text": as_text, "json": as_json, "markdown": as_markdown}

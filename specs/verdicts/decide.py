@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import hypothesis
-from hypothesis.errors import Flaky, Unsatisfiable
+from hypothesis.errors import Flaky, Unsatisfiable, UnsatisfiedAssumption
 
 from ..kit.claim import Claim
 from ..kit.comparisons import Broken
@@ -70,19 +73,35 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
 
     The same `example_seed` gives the same examples, in every world.
     """
-    device = str(world.device)
-    if reason := claim.why_not_applicable(world):
-        return Outcome(claim, device, "not applicable", reason)
-    error: Exception | None = None
     if claim.generated:
         hypothesis.seed(claim.seed + example_seed)(claim.spec)
         # @given took the settings of the profile that was loaded when the chapter was imported.
         claim.spec._hypothesis_internal_use_settings = hypothesis.settings.default
+    return _outcome(claim, world, claim.spec)
+
+
+def replay(claim: Claim, world: World, drawn: dict[str, Any]) -> Outcome:
+    """Run the claim's spec on this one example: what it drew, by the name of the argument.
+
+    The verdict is vacuous if that isn't what the spec draws (any more).
+    """
+    if drawn.keys() != inspect.signature(claim.body).parameters.keys() - {"world"}:
+        return Outcome(claim, str(world.device), "vacuous", "the example isn't made of what the spec draws")
+    spec = claim.spec.hypothesis.inner_test if claim.generated else claim.spec
+    return _outcome(claim, world, functools.partial(spec, **drawn))
+
+
+def _outcome(claim: Claim, world: World, run: Callable[..., None]) -> Outcome:
+    """What becomes of the claim in the world when its spec runs by `run(world=world)`."""
+    device = str(world.device)
+    if reason := claim.why_not_applicable(world):
+        return Outcome(claim, device, "not applicable", reason)
+    error: Exception | None = None
     start = time.perf_counter()
     with watched() as examples, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a spec that is about a warning asks for it by itself
         try:
-            claim.spec(world=world)
+            run(world=world)
         except Exception as caught:
             error = caught
     facts = {
@@ -96,7 +115,7 @@ def decide(claim: Claim, world: World, example_seed: int = 0) -> Outcome:
     if isinstance(error, Flaky):
         reason = "the same example gave different results when it was run again"
         return Outcome(claim, device, "undecided", reason, **facts)
-    if isinstance(error, Unsatisfiable):
+    if isinstance(error, (Unsatisfiable, UnsatisfiedAssumption)):
         return Outcome(claim, device, "vacuous", "no example met the spec's assumptions", **facts)
     if error is not None:
         if isinstance(error, Broken):

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from .. import CHAPTERS, OLDEST_TORCH
+from .. import CHAPTERS, INSTALLED, OLDEST_TORCH
 from . import FAILING, terminal
 from .devices import Devices
 
 DEVICES = pytest.StashKey[Devices]()
 AGAINST = pytest.StashKey[dict[str, Any]]()
 DECIDED = pytest.StashKey[dict[tuple[str, str], dict[str, Any]]]()
+EXPECTED = pytest.StashKey[list[Any]]()  # the expectations, of which this file knows nothing before it is configured
 RECORD = pytest.StashKey[dict[str, Any]]()
 
 
@@ -57,6 +58,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--against",
         metavar="LEDGER",
         help="show only what changed since this ledger was written; what failed there already doesn't fail the run.",
+    )
+    group.addoption(
+        "--expectations",
+        metavar="FILE",
+        help="the claims that are known to fail, where and why; they don't fail the run as long as they do, and fail it"
+        " when they don't any more. Default: expectations.toml beside the specs.",
     )
     group.addoption(
         "--profile",
@@ -128,8 +135,11 @@ def pytest_configure(config: pytest.Config) -> None:
     _require_packages()
     import torch
 
-    from . import devices, ledger, profiles
+    from . import devices, expectations, ledger, profiles
 
+    if INSTALLED and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        folder = Path(__file__).parents[1]  # and not the folder that the command is called from
+        config.args = [str(folder / f"{chapter}.py") for chapter in CHAPTERS]
     _import(config)
     torch.set_num_threads(1)  # tensors are tiny; one worker, one core
     path = config.getoption("--ledger")
@@ -139,8 +149,9 @@ def pytest_configure(config: pytest.Config) -> None:
             ledger.check_writable(Path(path))
         if against := config.getoption("--against"):
             config.stash[AGAINST] = ledger.read(Path(against))
+        config.stash[EXPECTED] = expectations.of_run(config.getoption("--expectations"))
         config.stash[DECIDED] = _decided(config)
-    except (devices.DeviceError, ledger.LedgerError) as error:
+    except (devices.DeviceError, expectations.ExpectationError, ledger.LedgerError) as error:
         raise pytest.UsageError(str(error)) from None
     profiles.load(config.getoption("--profile"))
     if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sends its reports
@@ -158,8 +169,8 @@ def _require_packages() -> None:
     for package, install in (("torch", "torch"), ("hypothesis", "hypothesis")):
         if importlib.util.find_spec(package) is None:
             raise pytest.UsageError(
-                f"{sys.executable} has no {package}: install it there (pip install {install}), "
-                "or run the environments of tox.ini, which bring their own"
+                f"{sys.executable} has no {package}: install it there (pip install {install})"
+                + ("" if INSTALLED else ", or run the environments of tox.ini, which bring their own")
             )
         try:
             importlib.import_module(package)
@@ -244,15 +255,26 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     claim = getattr(pyfuncitem.obj, "claim", None)
     if claim is None:
         return None
+    from . import expectations
     from .decide import decide
 
     config, world = pyfuncitem.config, pyfuncitem.funcargs["world"]
-    record = config.stash[DECIDED].get((claim.id, str(world.device)))
-    if record is None:
-        record = decide(claim, world, config.getoption("--example-seed")).record()
+    device = str(world.device)
+    record = config.stash[DECIDED].get((claim.id, device))
+    seed = config.getoption("--example-seed")
+    if record is None and (known := expectations.that_applies(config.stash[EXPECTED], claim, device)):
+        profile, imports = config.getoption("--profile"), config.getoption("imports")
+        record = expectations.judge(claim, world, known, profile, seed, imports)
+    elif record is None:
+        record = decide(claim, world, seed).record()
     pyfuncitem.stash[RECORD] = record
+    pyfuncitem.user_properties += [(name, record[name]) for name in ("claim", "device", "verdict")]  # for --junitxml
     if record["verdict"] == "not applicable":
         pytest.skip(record["reason"])
+    if expected := record.get("expectation"):
+        if expected["met"]:
+            pytest.xfail(f"it is expected to fail: {expected['reason']}")
+        raise NotHeld(record["verdict"])
     if record["verdict"] in FAILING:
         if claim.standing == "observed" and not config.getoption("--observed"):
             pytest.xfail(f"observed, not promised: {record['reason']}")
@@ -298,7 +320,10 @@ class Verdicts:
     def pytest_report_teststatus(self, report: pytest.TestReport):
         # Under their own words claims stay out of pytest's list of tracebacks; the summary tells them better.
         record = getattr(report, "record", None)
-        return (record["verdict"], "F", record["verdict"].upper()) if record and report.failed else None
+        if not (record and report.failed):
+            return None
+        word = "unexpected" if "expectation" in record else record["verdict"]
+        return word, "F", word.upper()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         record = getattr(report, "record", None)
@@ -334,6 +359,7 @@ class Verdicts:
         if records and AGAINST in self.config.stash:
             terminal.changes(terminalreporter, self._comparison(exitstatus))
             terminal.tallies(terminalreporter, records, self.devices)
+            terminal.expected(terminalreporter, records)
         elif records:
             if self.config.get_verbosity() >= 0:
                 terminal.article(terminalreporter, records)

@@ -6,6 +6,7 @@ import textwrap
 from collections import Counter
 from typing import Any
 
+from .. import INSTALLED
 from .compare import Comparison, as_text
 from .devices import Devices
 
@@ -21,8 +22,14 @@ _COLOURS = {
 def describe(record: dict[str, Any]) -> list[str]:
     """The lines that tell of one claim that doesn't hold."""
     observed = ", observed, not promised" if record["standing"] == "observed" else ""
-    lines = [f"{record['verdict'].upper()} {record['claim']}  [{record['device']}]{observed}"]
+    unmet = not record.get("expectation", {"met": True})["met"]
+    word = "UNEXPECTED" if unmet else record["verdict"].upper()
+    lines = [f"{word} {record['claim']}  [{record['device']}]{observed}"]
     lines += textwrap.wrap(record["sentence"], 96, initial_indent="  ", subsequent_indent="  ")
+    if unmet:
+        lines += textwrap.wrap(_unmet(record), 96, initial_indent="  ", subsequent_indent="  ")
+        if record["verdict"] == "holds":
+            return lines
     if record["verdict"] != "broken":
         return [*lines, f"  {record['reason']}"]
     lines += [f"    because   {record['reason']}", f"    expected  {record['expected']}"]
@@ -30,11 +37,26 @@ def describe(record: dict[str, Any]) -> list[str]:
     return [*lines, textwrap.indent(record["script"].rstrip(), "      "), ""]
 
 
+def _unmet(record: dict[str, Any]) -> str:
+    """What is so of a claim that doesn't fail as it is expected to."""
+    expected = record["expectation"]
+    begin = f"It is expected to be {expected['verdict']} ({expected['reason']}), "
+    if record["verdict"] == expected["verdict"]:
+        how = "but it isn't in the known way"
+    else:
+        how = "but it holds" if record["verdict"] == "holds" else f"but it is {record['verdict']}"
+    return f"{begin}{how}. To write that down: python -m specs expectations update"
+
+
+def _as_expected(record: dict[str, Any]) -> bool:
+    return record.get("expectation", {"met": False})["met"]
+
+
 def counts(records: list[dict[str, Any]]) -> str:
     """How many claims got which verdict, in words."""
-    number = Counter(record["verdict"] for record in records)
+    number = Counter("failing as expected" if _as_expected(record) else record["verdict"] for record in records)
     parts = [f"{number['holds']} of {len(records)} claims hold"]
-    parts += [f"{number[v]} {v}" for v in (*_WORST_FIRST, "not applicable") if number[v]]
+    parts += [f"{number[v]} {v}" for v in (*_WORST_FIRST, "failing as expected", "not applicable") if number[v]]
     return ", ".join(parts)
 
 
@@ -53,7 +75,8 @@ def article(reporter: Any, records: list[dict[str, Any]]) -> None:
         finding = "in doubt" if against else statement.finding
         reporter.write(f"{finding:<12}", **_COLOURS.get(finding, {}))
         reporter.write_line(statement.says + (f"  [see {', '.join(against)}]" if against else ""))
-    reporter.write_line("why, and by which claims: docs/ARTICLE.md")
+    if not INSTALLED:
+        reporter.write_line("why, and by which claims: docs/ARTICLE.md")
 
 
 def summary(reporter: Any, records: list[dict[str, Any]], devices: Devices) -> None:
@@ -63,12 +86,31 @@ def summary(reporter: Any, records: list[dict[str, Any]], devices: Devices) -> N
     reporter.section(f"autograd on torch {torch.__version__}", blue=True)
     for verdict in _WORST_FIRST:
         for record in sorted(records, key=lambda r: (r["claim"], r["device"])):
-            if record["verdict"] == verdict:
-                head, *rest = describe(record)
-                reporter.write_line(head, red=True, bold=True)
-                for line in rest:
-                    reporter.write_line(line)
+            if record["verdict"] == verdict and "expectation" not in record:
+                _tell(reporter, record)
     tallies(reporter, records, devices)
+    expected(reporter, records)
+
+
+def _tell(reporter: Any, record: dict[str, Any]) -> None:
+    head, *rest = describe(record)
+    reporter.write_line(head, red=True, bold=True)
+    for line in rest:
+        reporter.write_line(line)
+
+
+def expected(reporter: Any, records: list[dict[str, Any]]) -> None:
+    """Write of each claim that is expected to fail whether it does."""
+    concerned = sorted((r for r in records if "expectation" in r), key=lambda r: (r["claim"], r["device"]))
+    for record in concerned:
+        if _as_expected(record):
+            about = record["expectation"]
+            link = f" ({about['link']})" if "link" in about else ""
+            line = f"expected: {record['claim']} [{record['device']}] is {record['verdict']}: {about['reason']}{link}"
+            reporter.write_line(line, yellow=True)
+    for record in concerned:
+        if not _as_expected(record):
+            _tell(reporter, record)
 
 
 def changes(reporter: Any, comparison: Comparison) -> None:

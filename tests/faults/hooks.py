@@ -78,6 +78,7 @@ UPPER = "when_hooks_run/grad_by_two_tensors_leaves_out_the_hooks_of_the_upper_on
 NEEDED = "when_hooks_run/a_hook_runs_only_if_its_gradient_is_needed"
 MODE = "when_hooks_run/grad_mode_is_off_in_a_hook_unless_a_graph_is_created"
 UNFIT = "hooks/backward_raises_if_a_hook_returns_anything_else"
+WRITTEN = "hooks/a_view_whose_memory_was_written_takes_a_hook"
 EXCEPTION = "hooks/an_exception_in_a_hook_reaches_the_caller"
 IN_PLACE = "when_hooks_run/a_hook_sees_the_gradient_by_the_value_at_its_registration"
 RETAINED = "when_hooks_run/a_retained_grad_is_what_the_hooks_leave"
@@ -122,6 +123,14 @@ def a_hook_gets_a_gradient_in_one_dimension():
 def a_hook_on_a_view_is_not_called():
     """A hook on a view isn't called."""
     with spoiled(lambda x, hook: (lambda grad: None) if x._is_view() else hook):
+        yield
+
+
+@fault(WRITTEN)
+def a_hook_on_a_view_is_lost_if_its_memory_was_written():
+    """To register a hook on a view whose memory was written does nothing."""
+    # Reading grad_fn spares the fault the crash that registering is on some releases.
+    with spoiled(lambda x, hook: (lambda grad: None) if x._is_view() and x._version and x.grad_fn else hook):
         yield
 
 
