@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from packaging.version import Version
-
-from .. import CHAPTERS, PARTS
+from .. import CHAPTERS, INSTALLED, PARTS
 from ..documents import FINDINGS, Document, Statement, documents
 from ..kit.claim import CLAIMS, Claim
+from . import changes
+from .changes import release as _release
 from .ledger import read
 from .terminal import counts
 
@@ -24,7 +24,9 @@ _MARKS = {"holds": "✅", "broken": "❌", "vacuous": "⚠️", "undecided": "�
 
 
 def ledgers() -> list[dict[str, Any]]:
-    """The committed ledgers, oldest release first."""
+    """The committed ledgers, oldest release first; an installed package has none."""
+    if INSTALLED:
+        return []
     found = [read(path) | {"file": path.name} for path in sorted(RESULTS.glob("*.json"))]
     return sorted(found, key=lambda ledger: (_release(ledger), ledger["file"]))
 
@@ -52,6 +54,7 @@ def pages() -> dict[Path, str]:
         readme: f"{before}{BEGIN}\n{_runs_table(runs, 'docs/results/')}\n{_findings()}{END}{after}",
         ROOT / "docs" / "SEMANTICS.md": _semantics(runs),
         ROOT / "docs" / "COVERAGE.md": _coverage(),
+        ROOT / "docs" / "CHANGES.md": _changes(runs),
     }
     for document in documents().values():
         result[ROOT / "docs" / f"{document.name.upper()}.md"] = _document(document, runs)
@@ -69,10 +72,6 @@ def write() -> list[Path]:
     for path, text in pages().items():
         path.write_text(text, encoding="utf-8")
     return changed
-
-
-def _release(ledger: dict[str, Any]) -> Version:
-    return Version(Version(ledger["environment"]["torch"]).base_version)
 
 
 def _plural(number: int, noun: str) -> str:
@@ -166,6 +165,39 @@ def _coverage() -> str:
     text += "no document speaks of.\n\n## Refuted: what documents say and PyTorch doesn't do\n\n"
     text += "`python -m specs show CLAIM` prints a script that shows what happens instead.\n\n" + wrong
     return text + f"\n## Not testable\n\n{reasons}"
+
+
+def _changes(runs: list[dict[str, Any]]) -> str:
+    text = GENERATED + "# What changed from release to release\n\n"
+    text += (
+        "For each two neighbouring ledgers, what `python -m specs compare` tells of them, and why: by PyTorch's own "
+    )
+    text += "word, or as a find of ours. The explanations stand in [specs/changes.toml](../specs/changes.toml).\n"
+    explanations = changes.read()
+    for step in changes.steps(runs):
+        text += f"\n## From {step.before} to {step.after}\n\n{_plural(len(step.changes), 'claim')} changed, "
+        text += f"{step.comparison.unchanged} are as before.\n"
+        for explanation, explained in changes.explain(step, explanations).items():
+            if explanation:
+                text += f"\n**{explanation.says}** Since {explanation.release}; {_source(explanation.link)}.\n\n"
+            else:
+                text += "\n**Not explained yet.**\n\n"
+            for change in explained:
+                observed = " *(observed)*" if change.standing == "observed" else ""
+                text += f"- {change.kind}: {change.sentence}{observed} `{change.claim}`\n"
+        if step.comparison.docstrings:
+            names = ", ".join(f"`{d.name}` ({d.how})" for d in step.comparison.docstrings)
+            text += f"\nDocstrings that statements are taken from: {names}.\n"
+    return text
+
+
+def _source(link: str) -> str:
+    """A link to where an explanation comes from, called by what it is."""
+    if link.startswith(changes.FINDS):
+        return f"[a find]({link})"
+    *_, kind, number = link.split("/")
+    named = {"pull": f"PyTorch's pull request {number}", "issues": f"PyTorch's issue {number}"}
+    return f"[{named.get(kind, 'the documentation')}]({link})"
 
 
 def _semantics(runs: list[dict[str, Any]]) -> str:
