@@ -90,5 +90,6 @@ PARTS = {
 }
 CHAPTERS = tuple(chapter for chapters in PARTS.values() for chapter in chapters)
 
-VERSION = "0.1"  # of the suite; a ledger carries it
+VERSION = "0.1"  # of the suite; a ledger and the installed package carry it
+INSTALLED = __name__ != "specs"  # as a package of another name, without the docs/ and tests/ of a checkout
 OLDEST_TORCH = "1.13.1"

@@ -80,6 +80,16 @@ def test_what_is_as_before_is_only_counted(verdict):
     assert (comparison.unchanged, comparison.still_failing) == ((0, 1) if verdict == "broken" else (1, 0))
 
 
+def test_what_fails_as_expected_is_a_change_that_gates_nothing():
+    about = {"verdict": "broken", "reason": "known <since> long", "met": True}
+    comparison = compare(ledger(record()), ledger(record(verdict="broken", expectation=about), torch="2.7.0"))
+    assert ([c.kind for c in comparison.changes], comparison.gates) == (["newly broken"], False)
+    assert "it is expected to fail: known <since> long" in as_text(comparison)
+    assert "(expected: known &lt;since&gt; long)" in as_markdown(comparison)
+    unmet = record(verdict="broken", expectation=about | {"met": False})
+    assert compare(ledger(record()), ledger(unmet)).gates
+
+
 def test_claims_that_only_one_ledger_has_are_new_or_gone():
     comparison = compare(ledger(record("a/old"), record("a/both")), ledger(record("a/both"), record("a/fresh")))
     assert [(c.kind, c.claim) for c in comparison.changes] == [("new", "a/fresh"), ("gone", "a/old")]
