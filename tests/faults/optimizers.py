@@ -51,6 +51,23 @@ def parameters_of(optimizer: Optimizer) -> list[torch.Tensor]:
 
 
 @contextlib.contextmanager
+def stepping_without(chosen: Callable[[Optimizer], list[torch.Tensor]]) -> Iterator[None]:
+    """Let a step of any optimizer leave out chosen(optimizer): their .grad is None while it runs."""
+
+    def spoil(optimizer, true, closure):
+        hidden = [(p, p.grad) for p in chosen(optimizer)]
+        for p, _ in hidden:
+            p.grad = None
+        result = true(closure)
+        for p, grad in hidden:
+            p.grad = grad
+        return result
+
+    with stepping(spoil):
+        yield
+
+
+@contextlib.contextmanager
 def after_steps(spoil: Callable[[torch.Tensor], None]) -> Iterator[None]:
     """After a step call spoil(parameter) for each parameter that has a gradient."""
 
@@ -231,18 +248,12 @@ def none_is_stepped_like_zero():
 def a_parameter_without_gradient_ends_the_step():
     """A step leaves out all parameters behind one whose .grad is None."""
 
-    def end(optimizer, true, closure):
+    def end(optimizer):
         parameters = parameters_of(optimizer)
         first = next((i for i, p in enumerate(parameters) if p.grad is None), len(parameters))
-        hidden = [(p, p.grad) for p in parameters[first:]]
-        for p, _ in hidden:
-            p.grad = None
-        result = true(closure)
-        for p, grad in hidden:
-            p.grad = grad
-        return result
+        return parameters[first:]
 
-    with stepping(end):
+    with stepping_without(end):
         yield
 
 
@@ -250,16 +261,9 @@ def a_parameter_without_gradient_ends_the_step():
 def zeros_are_skipped_like_none():
     """A step takes a gradient of zeros for None."""
 
-    def skip(optimizer, true, closure):
-        hidden = [(p, p.grad) for p in parameters_of(optimizer) if p.grad is not None and not p.grad.any()]
-        for p, _ in hidden:
-            p.grad = None
-        result = true(closure)
-        for p, grad in hidden:
-            p.grad = grad
-        return result
-
-    with stepping(skip):
+    with stepping_without(
+        lambda optimizer: [p for p in parameters_of(optimizer) if p.grad is not None and not p.grad.any()]
+    ):
         yield
 
 
@@ -267,16 +271,7 @@ def zeros_are_skipped_like_none():
 def frozen_parameters_are_not_stepped():
     """A step leaves out parameters that don't require grad."""
 
-    def skip(optimizer, true, closure):
-        hidden = [(p, p.grad) for p in parameters_of(optimizer) if not p.requires_grad]
-        for p, _ in hidden:
-            p.grad = None
-        result = true(closure)
-        for p, grad in hidden:
-            p.grad = grad
-        return result
-
-    with stepping(skip):
+    with stepping_without(lambda optimizer: [p for p in parameters_of(optimizer) if not p.requires_grad]):
         yield
 
 

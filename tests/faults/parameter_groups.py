@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from . import fault, patched
 from .module_state import converting
-from .optimizers import parameters_of, stepping
+from .optimizers import parameters_of, stepping, stepping_without
 
 
 @contextlib.contextmanager
@@ -56,16 +56,7 @@ def a_weight_decay_of_zero_is_the_default():
 def groups_added_later_are_not_stepped():
     """A step leaves the third group out."""
 
-    def step(optimizer, true, closure):
-        hidden = [(p, p.grad) for group in optimizer.param_groups[2:] for p in group["params"]]
-        for p, _ in hidden:
-            p.grad = None
-        result = true(closure)
-        for p, grad in hidden:
-            p.grad = grad
-        return result
-
-    with stepping(step):
+    with stepping_without(lambda optimizer: [p for group in optimizer.param_groups[2:] for p in group["params"]]):
         yield
 
 
