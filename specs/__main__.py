@@ -51,6 +51,7 @@ def main() -> int:
     )
     show_command.add_argument("claim", metavar="CHAPTER/NAME")
     show_command.add_argument("--device", default="cpu")
+    show_command.add_argument("--import", action="append", default=[], dest="imports", metavar="MODULE")
     show_command.set_defaults(run=_show)
     bisect_command = commands.add_parser(
         "bisect",
@@ -76,6 +77,7 @@ def main() -> int:
         help="try these between the two; default: all that there is an environment of",
     )
     bisect_command.add_argument("--device", default="cpu")
+    bisect_command.add_argument("--import", action="append", default=[], dest="imports", metavar="MODULE")
     bisect_command.set_defaults(run=_bisect)
     expectations_command = commands.add_parser("expectations", help="keep the file of known deviations up to date")
     update_command = expectations_command.add_subparsers(required=True).add_parser(
@@ -156,8 +158,6 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _update(options: argparse.Namespace) -> int:
-    import importlib
-
     from .documents import DocumentError
     from .kit.claim import ClaimError
     from .verdicts import expectations, pages
@@ -165,15 +165,9 @@ def _update(options: argparse.Namespace) -> int:
     from .verdicts.devices import DeviceError, find
 
     path = options.expectations or expectations.FILE
-    for name in options.imports:
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            print(f"--import {name}: {type(error).__name__}: {error}", file=sys.stderr)
-            return 2
     try:
-        devices = list(find(options.device, options.device).present)
-        said = expectations.update(path, pages.claims(), devices, options.imports, add=options.add)
+        found = find(options.device, options.device, options.imports)
+        said = expectations.update(path, pages.claims(), list(found.present), found.imports, add=options.add)
     except (ClaimError, DocumentError, DeviceError, expectations.ExpectationError, ApartError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -220,7 +214,9 @@ def _bisect(options: argparse.Namespace) -> int:
     say = functools.partial(print, flush=True)
     try:
         environments = bisect.pythons(options.python_for)
-        found = bisect.search(claim, options.good, options.bad, environments, options.releases, options.device, say)
+        found = bisect.search(
+            claim, options.good, options.bad, environments, options.releases, options.device, say, options.imports
+        )
     except bisect.BisectError as error:
         print(error, file=sys.stderr)
         return 2
@@ -262,7 +258,7 @@ def _show(options: argparse.Namespace) -> int:
     if claim is None:
         return 2
     try:
-        find([], [options.device])
+        imports = find([], [options.device], options.imports).imports
     except DeviceError as error:
         print(error, file=sys.stderr)
         return 2
@@ -274,7 +270,7 @@ def _show(options: argparse.Namespace) -> int:
         lines.append(pages.verified(claim))
     for line in lines:  # as comments, so that the output can be run
         print(textwrap.fill(line, 98, initial_indent="# ", subsequent_indent="#   "))
-    world = World(torch.device(options.device))
+    world = World(torch.device(options.device), imports)
     try:
         reason = claim.why_not_applicable(world) or takes_down(claim, options.device)
     except ExpectationError as error:

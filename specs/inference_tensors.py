@@ -385,7 +385,8 @@ def spec_inference_tensors_can_be_written_through_detach_and_data(world, v, writ
 def spec_shallow_copies_of_an_inference_tensor_are_normal_tensors(world, v, way, requires):
     """copy.copy(t) of an inference tensor t, and what comes back from NumPy, are normal tensors in the memory
     of t: they can be written, which t shows, and saved for backward."""
-    t = made_inside(world.constant(v)).cpu()
+    with torch.inference_mode():
+        t = made_inside(world.constant(v)).cpu()
     shared = copy.copy(t) if way == "copy.copy" else torch.from_numpy(t.numpy())
     same([shared, shared.is_inference()], [t, False], why=f"{way} of an inference tensor")
 

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 from .kit import SHAPES, WRITABLE, claim, raises, same, values
 
 NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
-
-
 ONE_TO_THREE = st.lists(values(layouts=WRITABLE), min_size=1, max_size=3)
 
 
@@ -61,7 +59,9 @@ def spec_sgd_subtracts_multiples_of_the_gradients(world, drawn, rates, decay, va
 OPTIMIZERS = {
     "SGD(ps, lr=0.5)": lambda ps: torch.optim.SGD(ps, lr=0.5),
     "SGD(ps, lr=0.5, momentum=0.5)": lambda ps: torch.optim.SGD(ps, lr=0.5, momentum=0.5),
-    "SGD(ps, lr=0.5, momentum=0.5, nesterov=True)": lambda ps: torch.optim.SGD(ps, lr=0.5, momentum=0.5, nesterov=True),
+    "SGD(ps, lr=0.5, momentum=0.5, nesterov=True, foreach=False)": lambda ps: torch.optim.SGD(
+        ps, lr=0.5, momentum=0.5, nesterov=True, foreach=False
+    ),
     "SGD(ps, lr=0.5, weight_decay=0.5, maximize=True)": lambda ps: torch.optim.SGD(
         ps, lr=0.5, weight_decay=0.5, maximize=True
     ),
@@ -97,11 +97,7 @@ OPTIMIZERS = {
     "ASGD(ps, weight_decay=0.5)": lambda ps: torch.optim.ASGD(ps, weight_decay=0.5),
     "ASGD(ps, weight_decay=0.5, foreach=True)": lambda ps: torch.optim.ASGD(ps, weight_decay=0.5, foreach=True),
 }
-
-
 ANY_OPTIMIZER = st.sampled_from([*OPTIMIZERS])
-
-
 DECAYING = [name for name in OPTIMIZERS if name.endswith("weight_decay=0.5, foreach=True)") and "SGD" not in name]
 
 
@@ -147,6 +143,24 @@ def spec_a_step_changes_leaves_in_place_and_records_nothing(world, drawn, name, 
     same(moved, [bool((2 * world.constant(v) + 3 != 0).any()) for v in drawn], why="a gradient was followed")
     for p in parameters:
         p.grad = None  # don't keep the graph that refers to the parameter
+
+
+@claim(observed=True, cites=["torch_optim/step-leaves-grad-alone"])
+@given(drawn=ONE_TO_THREE, number=st.integers(-3, 3), steps=st.integers(1, 3))
+def spec_nesterov_momentum_is_written_into_grad_by_foreach(world, drawn, number, steps):
+    """SGD with nesterov=True and foreach=True, which is the default on CUDA, adds the momentum to .grad itself in each
+    step: without zero_grad() in between the next step takes it for a part of the gradient."""
+    parameters = [torch.nn.Parameter(world.constant(v)) for v in drawn]
+    sgd = torch.optim.SGD(parameters, lr=0.5, momentum=0.5, nesterov=True, foreach=True)
+    for p in parameters:
+        p.grad = torch.full_like(p, number).detach()
+    seen, momentum = number, 0
+    for _ in range(steps):
+        sgd.step()
+        momentum = 0.5 * momentum + seen
+        seen = seen + 0.5 * momentum
+        for p in parameters:
+            same(p.grad, torch.full_like(p, seen).detach(), why=f"the gradient was {number}")
 
 
 @claim(cites=["torch_optim/step-leaves-grad-alone"], since="2.0")
@@ -450,12 +464,12 @@ def spec_a_step_between_forward_and_backward_is_noticed(world, v, name, saved, a
     v=values(layouts=WRITABLE), w=st.sampled_from((1, -2, 3)), steps=st.integers(1, 3), decay=st.sampled_from((0, 0.5))
 )
 def spec_a_differentiable_step_is_recorded(world, v, w, steps, decay):
-    """With differentiable=True a step is recorded: what the parameter is afterwards can be differentiated by what it
-    was and by its gradient. The parameter is a result then, since a leaf can't be changed in place."""
+    """With differentiable=True and foreach=False a step is recorded: what the parameter is afterwards can be
+    differentiated by what it was and by its gradient. The parameter is a result: a leaf can't be changed in place."""
     x = world.leaf(v)
     g = torch.full_like(x, w).requires_grad_()
     p = x.clone()
-    sgd = torch.optim.SGD([p], lr=0.5, weight_decay=decay, differentiable=True)
+    sgd = torch.optim.SGD([p], lr=0.5, weight_decay=decay, differentiable=True, foreach=False)
     for _ in range(steps):
         p.grad = g
         sgd.step()
@@ -468,3 +482,19 @@ def spec_a_differentiable_step_is_recorded(world, v, w, steps, decay):
     same(p, factor * x.detach() + total * w, why="that is what SGD does")
     same(x.grad, torch.full_like(x, 2 * factor), why="each step was recorded")
     same(g.grad, torch.full_like(x, 2 * total), why="each step was recorded, with its gradient")
+
+
+@claim(observed=True, cites=["torch_optim/differentiable-steps-are-recorded"], since="2.1")
+@given(v=values(layouts=WRITABLE, shapes=NONEMPTY), w=st.integers(-3, 3))
+def spec_a_differentiable_step_with_weight_decay_and_foreach_is_not_differentiated(world, v, w):
+    """SGD with differentiable=True, weight decay and foreach=True, which is the default on CUDA, writes into what it
+    saved: backward is an error."""
+    x = world.leaf(v)
+    p = x.clone()
+    p.grad = torch.full_like(x, w).detach().requires_grad_()
+    sgd = torch.optim.SGD([p], lr=0.5, weight_decay=0.5, differentiable=True, foreach=True)
+
+    sgd.step()
+
+    with raises(RuntimeError, "modified by an inplace operation", why="it was written after it was saved"):
+        p.sum().backward()

@@ -359,7 +359,6 @@ STRANGERS = {
     "y.detach().data": lambda y: y.detach().data,
     "y[...].data": lambda y: y[...].data,
     "copy.copy(y.detach())": lambda y: copy.copy(y.detach()),
-    "torch.from_dlpack(y.detach())": lambda y: torch.from_dlpack(y.detach()),
     "torch.empty_like(y.detach()).set_(y.detach())": lambda y: torch.empty_like(y.detach()).set_(y.detach()),
 }
 
@@ -373,7 +372,7 @@ STRANGERS = {
 )
 def spec_a_write_through_data_goes_unnoticed(world, v, name, factor, result):
     """What .data gives shares the memory of a tensor but not its counter, and so does what copy.copy() gives, and
-    what set_() or DLPack make of the bare memory. If a saved tensor is written through it, backward raises no
+    what set_() makes of the bare memory. If a saved tensor is written through it, backward raises no
     error and computes a gradient with the new numbers."""
     x = world.leaf(v)
     y = x * 1 if result else x

@@ -116,7 +116,7 @@ class Run:
 
     def values(self) -> tuple[dict, dict]:
         """Dtypes, shapes and numbers; None for a gradient that there isn't."""
-        seen = {n: t if t is None else (t.dtype, tuple(t.shape), t.tolist()) for n, t in self.tensors.items()}
+        seen = {n: t if t is None else (t.dtype, tuple(t.shape), t.detach().tolist()) for n, t in self.tensors.items()}
         expected = self.tape.tensors.items()
         return seen, {n: m and (dtype_of(m.dtype), m.shape, self._numbers(m)) for n, m in expected}
 

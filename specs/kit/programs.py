@@ -271,7 +271,7 @@ _SCRIPT_HEAD = """import torch
 
 def check(tensor, dtype, values, requires_grad, is_leaf, grad):
     leaf = None if is_leaf is None else tensor.is_leaf  # of some tensors it can't be asked
-    seen = tensor.dtype, tensor.tolist(), tensor.requires_grad, leaf
+    seen = tensor.dtype, tensor.detach().tolist(), tensor.requires_grad, leaf
     assert seen == (dtype, values, requires_grad, is_leaf), f"{tensor} is not {(dtype, values, requires_grad, is_leaf)}"
     if grad != "unknown":
         grad_seen = None if tensor.grad is None else (tensor.grad.tolist(), tensor.grad.requires_grad)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -70,6 +70,12 @@ def python_functions(device: torch.device) -> bool:
 
 
 @_capability
+def dlpack(device: torch.device) -> bool:
+    """A tensor can be handed on by DLPack."""
+    return torch.from_dlpack(torch.ones(2, device=device)).tolist() == [1, 1]
+
+
+@_capability
 def random(device: torch.device) -> bool:
     """Tensors can be filled with random numbers."""
     x = torch.zeros(8, device=device).uniform_(1, 2)
@@ -79,8 +85,9 @@ def random(device: torch.device) -> bool:
 class World:
     """A device, its capabilities, and tensors made there."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, imports: Sequence[str] = ()):
         self.device = device
+        self.imports = imports  # modules without which PyTorch may not know the device
         self._has: dict[str, bool] = {}
 
     def __repr__(self) -> str:
@@ -100,7 +107,8 @@ class World:
         torch.set_grad_enabled(True)
         torch.default_generator.manual_seed(0)  # torch.manual_seed costs as much as a whole example
         if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index or 0].manual_seed(0)
+            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            torch.cuda.default_generators[index].manual_seed(0)
 
     def fitted(self, v: Values) -> Values:
         """The values in a dtype that the device has: their own, or else float32.

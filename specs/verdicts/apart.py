@@ -106,7 +106,7 @@ def serve() -> int:
     print(_READY, file=out, flush=True)
     worlds: dict[str, World] = {}
     for name, device, example in jobs:
-        world = worlds.setdefault(device, World(torch.device(device)))
+        world = worlds.setdefault(device, World(torch.device(device), imports))
         claim = claims[name]
         outcome = replay(claim, world, from_text(example)) if example else decide(claim, world, seed)
         try:

@@ -9,7 +9,7 @@ import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,10 +91,12 @@ def search(
     releases: list[Version] | None,
     device: str,
     say: Say,
+    imports: Sequence[str] = (),
 ) -> Found | str:
     """The first release from `good` to `bad` on which the claim is broken; or why there is none, in a sentence.
 
     releases  those to try between the two; None for all that there is an environment of
+    imports   modules to import first in each environment, which bring the device
     say       is told of each release as it has been tried
 
     Raises BisectError if the ends, the releases or the environments aren't such that there is anything to search.
@@ -115,7 +117,7 @@ def search(
             there = ", ".join(map(str, environments))
             raise BisectError(f"there is no environment of {release}; there are those of {there}")
 
-    trial = Trial(claim, device, environments, say)
+    trial = Trial(claim, device, environments, say, imports)
     for release, broken in ((bad, True), (good, False)):
         try:
             if trial.broken(release) != broken:
@@ -145,8 +147,10 @@ def search(
 class Trial:
     """Decides one claim on one release after the other; what broke it once is tried first from then on."""
 
-    def __init__(self, claim: Claim, device: str, environments: dict[Version, Path], say: Say):
-        self.claim, self.device, self.environments, self.say = claim, device, environments, say
+    def __init__(
+        self, claim: Claim, device: str, environments: dict[Version, Path], say: Say, imports: Sequence[str] = ()
+    ):
+        self.claim, self.device, self.environments, self.say, self.imports = claim, device, environments, say, imports
         self.record: dict[str, Any] = {}  # of the latest release on which the spec found the claim broken
         self._profiles = PROFILES
         self._script = ""  # shows a counterexample, and ends with ...
@@ -170,7 +174,9 @@ class Trial:
         self.record, self._profiles = record, (profile,)
         if not self._script and "script" in record:
             self._complaint = _complaint(self.environments[release], record["script"])
-            self._script = record["script"] if self._complaint else ""
+            # A script that doesn't come to the claim shows nothing.
+            shows = self._complaint and not self._complaint.startswith(("ImportError", "ModuleNotFoundError"))
+            self._script = record["script"] if shows else ""
         return True
 
     def _decide(self, release: Version, profile: str) -> dict[str, Any]:
@@ -180,6 +186,7 @@ class Trial:
             path = Path(folder, "ledger.json")
             # In one word each: pytest looks for its settings beside files that seem to be arguments.
             options = [f"--device={self.device}", f"--profile={profile}", f"--ledger={path}"]
+            options += [f"--import={name}" for name in self.imports]
             what = ["-m", "pytest", "-q", "-p", "no:cacheprovider", *options, f"specs/{chapter}.py::spec_{name}"]
             done = _run(self.environments[release], what, ROOT)
             begun = ledger.incomplete(path)  # stays if the process dies
@@ -214,6 +221,8 @@ _CRASHES = {
 
 def _run(python: Path, arguments: list[str], folder: Path, given: str = "") -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    found = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]  # a script may import the loopback device
+    environment["PYTHONPATH"] = os.pathsep.join(found)
     command = [str(python), *arguments]
     try:
         return subprocess.run(

@@ -30,6 +30,7 @@ from ..kit.world import World
 from ..tape.autograd import Tape
 from ..tape.operations import OPERATIONS
 from ..tape.statements import Refused
+from .devices import import_lines
 
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 BATCH = 1.0  # seconds between two reports of a worker
@@ -156,7 +157,7 @@ def _work(channel: Any, device: str, imports: Sequence[str], seed: int, worker: 
         importlib.import_module(name)
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    world, until, number = World(torch.device(device)), time.monotonic() + seconds, 0
+    world, until, number = World(torch.device(device), imports), time.monotonic() + seconds, 0
     shrunk: Counter[str] = Counter()
     while time.monotonic() < until:
         report, batch = Report(), time.monotonic() + BATCH
@@ -224,7 +225,7 @@ def fuzz(
     return total
 
 
-def write_findings(report: Report, folder: Path, device: str) -> dict[str, Path]:
+def write_findings(report: Report, folder: Path, device: str, imports: Sequence[str] = ()) -> dict[str, Path]:
     """Write each finding as a script and as JSON; the paths of the scripts by kind."""
     import torch
 
@@ -235,6 +236,7 @@ def write_findings(report: Report, folder: Path, device: str) -> dict[str, Path]
         path = folder / f"{re.sub(r'[^A-Za-z0-9]+', '_', finding.kind).strip('_').lower()[:50]}_{digest}.py"
         head = f'"""Expected {finding.expected!r},\ncame {finding.came!r}.\n\n'
         head += f'Found on torch {torch.__version__}, {device}.\n"""\n\n'
+        head += import_lines(device, imports)
         path.write_text(head + Program.from_json(finding.program).script(torch.device(device)), encoding="utf-8")
         path.with_suffix(".json").write_text(finding.program + "\n", encoding="utf-8")
         paths[finding.kind] = path
@@ -285,7 +287,7 @@ def main(devices: Sequence[str], seconds: float, seed: int, workers: int, import
         report = fuzz(device, share, seed, workers, imports, progress)
         if rewrites:
             print()
-        for line in told(report, share, write_findings(report, folder, device)):
+        for line in told(report, share, write_findings(report, folder, device, imports)):
             print(line)
         found += len(report.findings) + len(report.crashed)
     return int(found > 0)

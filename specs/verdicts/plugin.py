@@ -109,22 +109,19 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
         seconds = fuzz.parse_budget(config.getoption("--budget") or "60s")
     except ValueError as error:
         raise pytest.UsageError(f"--budget: {error}") from None
-    _import(config)
     try:
-        present = devices.find(config.getoption("--device"), config.getoption("--require-device")).present
+        found = _devices(config)
     except devices.DeviceError as error:
         raise pytest.UsageError(str(error)) from None
     workers = config.getoption("numprocesses", None) or 1  # pytest-xdist has made a number of `auto`
-    seed, imports = config.getoption("--example-seed"), config.getoption("imports")
-    return fuzz.main(list(present), seconds, seed, workers, imports, Path(config.getoption("--findings")))
+    seed, folder = config.getoption("--example-seed"), Path(config.getoption("--findings"))
+    return fuzz.main(list(found.present), seconds, seed, workers, found.imports, folder)
 
 
-def _import(config: pytest.Config) -> None:
-    for name in config.getoption("imports"):
-        try:
-            importlib.import_module(name)
-        except Exception as error:
-            raise pytest.UsageError(f"--import {name}: {type(error).__name__}: {error}") from None
+def _devices(config: pytest.Config) -> Devices:
+    from . import devices
+
+    return devices.find(*map(config.getoption, ("--device", "--require-device", "imports")))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -140,11 +137,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if INSTALLED and config.args_source is not pytest.Config.ArgsSource.ARGS:
         folder = Path(__file__).parents[1]  # and not the folder that the command is called from
         config.args = [str(folder / f"{chapter}.py") for chapter in CHAPTERS]
-    _import(config)
     torch.set_num_threads(1)  # tensors are tiny; one worker, one core
     path = config.getoption("--ledger")
     try:
-        config.stash[DEVICES] = devices.find(config.getoption("--device"), config.getoption("--require-device"))
+        config.stash[DEVICES] = _devices(config)
         if path:
             ledger.check_writable(Path(path))
         if against := config.getoption("--against"):
@@ -154,7 +150,9 @@ def pytest_configure(config: pytest.Config) -> None:
     except (devices.DeviceError, expectations.ExpectationError, ledger.LedgerError) as error:
         raise pytest.UsageError(str(error)) from None
     profiles.load(config.getoption("--profile"))
-    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist sends its reports
+    if hasattr(config, "workerinput"):  # a worker of pytest-xdist, which sends its reports
+        devices.spread(config.stash[DEVICES].present, int(config.workerinput["workerid"].removeprefix("gw")))
+    else:
         try:
             verdicts = Verdicts(config, config.stash[DEVICES], Path(path) if path else None)
         except ledger.LedgerError as error:
@@ -214,7 +212,7 @@ def world(request: pytest.FixtureRequest):
 
     from ..kit.world import World
 
-    return World(torch.device(request.param))
+    return World(torch.device(request.param), request.config.stash[DEVICES].imports)
 
 
 def _decided(config: pytest.Config) -> dict[tuple[str, str], dict[str, Any]]:
@@ -263,8 +261,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     record = config.stash[DECIDED].get((claim.id, device))
     seed = config.getoption("--example-seed")
     if record is None and (known := expectations.that_applies(config.stash[EXPECTED], claim, device)):
-        profile, imports = config.getoption("--profile"), config.getoption("imports")
-        record = expectations.judge(claim, world, known, profile, seed, imports)
+        profile = config.getoption("--profile")
+        record = expectations.judge(claim, world, known, profile, seed, config.stash[DEVICES].imports)
     elif record is None:
         record = decide(claim, world, seed).record()
     pyfuncitem.stash[RECORD] = record

@@ -20,6 +20,7 @@ from ..kit.claim import Claim
 from ..kit.values import Values
 from ..kit.world import World
 from . import standalone
+from .devices import import_lines
 
 _WORLD = '''class world:
     """Where the example runs."""
@@ -38,12 +39,17 @@ def script(claim: Claim, world: World, drawn: dict[str, Any], what: str = "a cou
     """The script that runs the body of the claim's spec on the example `drawn`, which is `what`, in `world`."""
     for value in drawn.values():
         if hasattr(value, "script"):  # a program, which says by itself what is expected of it
-            return _head(claim, world, what) + "\n" + value.script(world.device)
+            return (
+                _head(claim, world, what)
+                + "\n"
+                + import_lines(str(world.device), world.imports)
+                + value.script(world.device)
+            )
     source = textwrap.dedent(inspect.getsource(claim.body))
     definition = ast.parse(source).body[0]
     body, used = _body(source, definition, world, drawn)
 
-    imports: list[str] = ["import torch"]
+    imports: list[str] = [*import_lines(str(world.device), world.imports).splitlines(), "import torch"]
     helpers: list[str] = []
     if "world" in used:
         helpers.append(_WORLD.format(device=str(world.device)))
