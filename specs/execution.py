@@ -10,7 +10,8 @@ from .kit.tensors import added, full, prepared
 STARTS = st.one_of(st.none(), st.integers(-3, 3))  # what .grad holds beforehand
 
 
-@claim(observed=True, cites=["autograd_mechanics/chain-rule-from-roots-to-leaves"])
+# The thread of a device may begin with one root before it is told of the next.
+@claim(observed=True, cites=["autograd_mechanics/chain-rule-from-roots-to-leaves"], needs=["callers-thread"])
 @given(graph=graphs(anywhere=3), flip=st.booleans())
 def spec_results_are_gone_through_from_the_latest_to_the_earliest(world, graph, flip):
     """Backward goes through the results that its roots depend on in the opposite order of their making, also from

@@ -396,7 +396,7 @@ def spec_writes_of_several_tensors_at_once_are_recorded(world, v, w, name, leaf)
         same(z.grad, torch.full_like(z, 3 * factor, requires_grad=False), why=f"{name} was recorded for the second")
 
 
-@claim(cites=["autograd_mechanics/no-error-means-right-gradients"], since="2.1")
+@claim(cites=["autograd_mechanics/no-error-means-right-gradients"], since="2.1", needs=["lists-in-turn"])
 @given(
     v=values(layouts=WRITABLE), name=st.sampled_from(list(AT_ONCE)[:3]), times=st.integers(1, 3), first=st.booleans()
 )

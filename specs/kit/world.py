@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 
@@ -69,6 +70,72 @@ def python_functions(device: torch.device) -> bool:
     return torch.ones(2, device=device).apply_(lambda number: number + 1).tolist() == [2, 2]
 
 
+def _threads_of_hooks(device: torch.device) -> set[bool]:
+    """Whether hooks on the device are called in the thread that calls backward."""
+    seen: set[bool] = set()
+    caller = threading.get_ident()
+    x = torch.ones(2, device=device, requires_grad=True)
+    x.register_hook(lambda grad: seen.add(threading.get_ident() == caller))
+    (x * 2).sum().backward()
+    return seen
+
+
+@_capability
+def callers_thread(device: torch.device) -> bool:
+    """The engine runs the nodes of the device in the thread that calls backward."""
+    return _threads_of_hooks(device) == {True}
+
+
+@_capability
+def device_threads(device: torch.device) -> bool:
+    """The engine runs the nodes of the device in a thread that is the device's own."""
+    return _threads_of_hooks(device) == {False}
+
+
+@_capability
+def accelerator(device: torch.device) -> bool:
+    """The device isn't the CPU, and tensors are copied from the one to the other and back."""
+    return device.type != "cpu" and torch.ones(2).to(device).cpu().tolist() == [1, 1]
+
+
+@_capability
+def second_device(device: torch.device) -> bool:
+    """There are two devices of this kind, and it isn't the CPU."""
+    if device.type == "cpu":
+        return False
+    first, second = (torch.ones(2, device=f"{device.type}:{index}") for index in (0, 1))
+    return (first.to("cpu") + second.to("cpu")).tolist() == [2, 2]
+
+
+@_capability
+def pinned_memory(device: torch.device) -> bool:
+    """Tensors of the CPU can be put into memory from which the device copies without help."""
+    return device.type != "cpu" and torch.ones(2).pin_memory().is_pinned()
+
+
+@_capability
+def streams(device: torch.device) -> bool:
+    """The device works in streams, which torch.Stream and torch.accelerator (since torch 2.6) know."""
+    stream = torch.Stream(device=device)
+    return torch.accelerator.current_stream(device) != stream
+
+
+@_capability
+def autocast(device: torch.device) -> bool:
+    """Products can be computed in bfloat16 by torch.autocast."""
+    x = torch.ones(2, 2, device=device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        return (x @ x).dtype == torch.bfloat16
+
+
+@_capability
+def lists_in_turn(device: torch.device) -> bool:
+    """What stands several times in the list of a torch._foreach_ function is written one time after the other."""
+    x = torch.zeros(1, device=device)
+    torch._foreach_add_([x] * 64, 1)
+    return x.item() == 64
+
+
 @_capability
 def dlpack(device: torch.device) -> bool:
     """A tensor can be handed on by DLPack."""
@@ -107,7 +174,8 @@ class World:
         torch.set_grad_enabled(True)
         torch.default_generator.manual_seed(0)  # torch.manual_seed costs as much as a whole example
         if self.device.type == "cuda":
-            index = torch.cuda.current_device() if self.device.index is None else self.device.index
+            current = torch.cuda.current_device()  # which initializes CUDA in a new process
+            index = current if self.device.index is None else self.device.index
             torch.cuda.default_generators[index].manual_seed(0)
 
     def fitted(self, v: Values) -> Values:

@@ -5,7 +5,7 @@ autograd it is a device like any other: the engine runs its nodes in threads of 
 and from it, and it doesn't mix with the CPU. What it computes, the CPU computes, before a call returns.
 
 The device is written in C++ (device.cpp) and compiled on first use, for each release of PyTorch. That takes a C++
-compiler and the packages ninja and setuptools; without them, and before torch 2.0, the import is an ImportError that
+compiler and the packages ninja and setuptools; without them, and before torch 2.1, the import is an ImportError that
 says so in one sentence.
 """
 
@@ -26,7 +26,7 @@ import torch
 NAME = "loopback"
 SOURCE = Path(__file__).with_name("device.cpp")
 COUNT = 2  # as in device.cpp
-_OLDEST = (2, 0)  # the first release with a name for out-of-tree devices
+_OLDEST = (2, 1)  # 2.0 can't save, load or copy storages of an out-of-tree device
 
 
 def library() -> Path:
@@ -40,7 +40,7 @@ def library() -> Path:
 def _why_not() -> str | None:
     """Why the device can't be had here, or None if nothing is known to stand against it."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
-        return f"it takes torch 2.0 or newer, and this is {torch.__version__}"
+        return f"it takes torch 2.1 or newer, and this is {torch.__version__}"
     if (taken := torch._C._get_privateuse1_backend_name()) != "privateuseone":
         return f"PyTorch has room for one out-of-tree device, and {taken} has taken it"
     if library().exists():
@@ -127,6 +127,7 @@ def _register() -> None:
         _build()
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, _module())
+    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)  # for loading what was saved
 
 
 _register()

@@ -1,11 +1,13 @@
 // A device whose memory is the host's: PyTorch's key for out-of-tree devices (PrivateUse1), with an allocator, a guard
-// and streams of its own, views that share memory, copies from and to the CPU, and PyTorch's CPU fallback for the rest.
+// and streams of its own, views that share memory, copies from and to the CPU, and a fallback to the CPU for the rest.
 //
-// It is written against PyTorch's public headers from 2.0 to 2.15. Methods that only some of these releases have are
+// It is written against PyTorch's public headers from 2.1 to 2.15. Methods that only some of these releases have are
 // declared without `override`.
 #include <ATen/ATen.h>
 #include <ATen/EmptyTensor.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/Allocator.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <c10/core/impl/alloc_cpu.h>
@@ -23,9 +25,6 @@
 #define TORCH_AT_LEAST(major, minor) \
   (TORCH_VERSION_MAJOR > major || (TORCH_VERSION_MAJOR == major && TORCH_VERSION_MINOR >= minor))
 
-#if TORCH_AT_LEAST(2, 1)
-#include <ATen/detail/PrivateUse1HooksInterface.h>
-#endif
 
 namespace {
 
@@ -154,7 +153,6 @@ void resize_storage(c10::StorageImpl& storage, size_t bytes) {
   storage.set_nbytes(bytes);
 }
 
-#if TORCH_AT_LEAST(2, 1)
 struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const { return true; }
   bool isAvailable() const { return true; }
@@ -176,7 +174,6 @@ struct Hooks final : at::PrivateUse1HooksInterface {
   }
 };
 const bool hooks_registered = (at::RegisterPrivateUse1HooksInterface(new Hooks), true);
-#endif
 
 // ---- Tensors
 
@@ -280,12 +277,12 @@ class OnCPU {
   std::vector<std::pair<c10::Storage, c10::Storage>> storages_;
 };
 
-// The one device of an operation's tensors. A number may come from the CPU, and so may positions.
+// The one device of an operation's tensors. A number that is read may come from the CPU, and so may positions.
 struct Place {
   Optional<Device> device;
 
-  void meet(const Tensor& t, bool positions = false) {
-    if (!t.defined() || (t.device().is_cpu() && (positions || t.dim() == 0))) return;
+  void meet(const Tensor& t, bool written, bool positions) {
+    if (!t.defined() || (t.device().is_cpu() && !written && (positions || t.dim() == 0))) return;
     if (!device) device = t.device();
     TORCH_CHECK(
         *device == t.device(),
@@ -317,13 +314,24 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const auto first = stack->size() - arguments.size();
   Place place;
   Optional<Device> named;
-  for (const auto& argument : arguments) {
-    at::IValue value = argument;
-    const bool listed = !value.isTensor();
-    replace_tensors(value, [&](const Tensor& t) { place.meet(t, indexes && listed); return t; });
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    at::IValue value = arguments[i];
+    const auto* alias = op.schema().arguments()[i].alias_info();
+    const bool written = alias && alias->isWrite(), positions = indexes && !value.isTensor();
+    replace_tensors(value, [&](const Tensor& t) {
+      place.meet(t, written, positions);
+      return t;
+    });
     if (value.isDevice()) named = value.toDevice();
   }
 
+#if !TORCH_AT_LEAST(2, 4)
+  std::vector<Tensor> counted;  // a kernel that wrote a list had to count that itself
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const auto* alias = op.schema().arguments()[i].alias_info();
+    if (arguments[i].isTensorList() && alias && alias->isWrite()) counted = arguments[i].toTensorVector();
+  }
+#endif
   at::AutoDispatchBelowADInplaceOrView plain;
   OnCPU there(c10::device_or_default(place.device && !place.device->is_cpu() ? place.device : named));
   for (auto i = first; i < stack->size(); ++i) {
@@ -334,6 +342,9 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   there.finish();
   for (auto i = stack->size() - op.schema().returns().size(); i < stack->size(); ++i)
     replace_tensors((*stack)[i], [&](const Tensor& t) { return there.leave(t); });
+#if !TORCH_AT_LEAST(2, 4)
+  for (const Tensor& t : counted) t.unsafeGetTensorImpl()->bump_version();
+#endif
 }
 
 Tensor copy_from(const Tensor& from, const Tensor& to, bool) {
@@ -437,6 +448,19 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
 // Copying reads and writes tensors that are stored conjugated or negated as what they stand for.
 TORCH_LIBRARY_IMPL(aten, Conjugate, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
 TORCH_LIBRARY_IMPL(aten, Negative, m) { m.impl("_copy_from", torch::CppFunction::makeFallthrough()); }
+
+// ---- Mixed precision: products are computed in the lower precision, everything else as it comes.
+
+TORCH_LIBRARY_IMPL(_, AutocastPrivateUse1, m) { m.fallback(torch::CppFunction::makeFallthrough()); }
+
+#ifdef KERNEL_PRIVATEUSEONE
+TORCH_LIBRARY_IMPL(aten, AutocastPrivateUse1, m) {
+  KERNEL_PRIVATEUSEONE(mm, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(matmul, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(addmm, lower_precision_fp)
+  KERNEL_PRIVATEUSEONE(linear, lower_precision_fp)
+}
+#endif
 
 // ---- What the Python part asks.
 

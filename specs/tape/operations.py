@@ -483,6 +483,7 @@ def _of_signs(dtypes: tuple[str, ...] = REAL) -> dict[str, Any]:
 
 _FACTOR = {"derivative": "positions"}
 _PRODUCT = {"derivative": "others", "dtypes": REAL + COMPLEX}
+_POWER = {"derivative": "others", "dtypes": REAL}  # of complex numbers CUDA takes powers by way of logarithms
 _WHERE = {"derivative": "positions", "dtypes": REAL}
 _INDEX = "torch.tensor({p}, device={a}.device)"
 
@@ -496,8 +497,8 @@ _ALL = (
     _result("halve", "{a} / 2", _each(lambda s: s.times(0.5)), derivative="positions", dtypes=REAL + COMPLEX),
     _result("plus_one", "{a} + 1", _each(lambda s: s + Scalar(1))),
     _result("neg", "-{a}", _each(lambda s: s.times(-1))),
-    _result("square", "{a}.square()", _each(lambda s: s * s), **_PRODUCT),
-    _result("cube", "{a} ** 3", _each(lambda s: s * s * s), **_PRODUCT),
+    _result("square", "{a}.square()", _each(lambda s: s * s), **_POWER),
+    _result("cube", "{a} ** 3", _each(lambda s: s * s * s), **_POWER),
     _result("clone", "{a}.clone()", lambda a: a),
     _result("contiguous", "{a}.clone(memory_format=torch.contiguous_format)", lambda a: a),
     _result("to", "{a}.to(torch.{p})", lambda a, p: a, lambda a: [(d,) for d in (*REAL, *COMPLEX, *WHOLE)],
@@ -576,7 +577,7 @@ _ALL = (
     _in_place("double_", "{a}.mul_(2)", _each(lambda s: s.times(2)), **_FACTOR),
     _in_place("plus_one_", "{a}.add_(1)", _each(lambda s: s + Scalar(1))),
     _in_place("neg_", "{a}.neg_()", _each(lambda s: s.times(-1))),
-    _in_place("square_", "{a}.square_()", _each(lambda s: s * s), **_PRODUCT),
+    _in_place("square_", "{a}.square_()", _each(lambda s: s * s), **_POWER),
     _in_place("relu_", "{a}.relu_()", _each(_relu), **_of_signs()),
     _in_place("abs_", "{a}.abs_()", _each(_magnitude), **_of_signs()),
     _in_place("clamp_", "{a}.clamp_({p}, {q})", _clamp, lambda a: [(-2, 2), (0, 3)], **_of_signs()),

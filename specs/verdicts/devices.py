@@ -66,7 +66,7 @@ def out_of_tree() -> str:
     """The name of the kind of device for which PyTorch keeps a place."""
     import torch
 
-    return getattr(torch._C, "_get_privateuse1_backend_name", lambda: "privateuseone")()  # since torch 2.0
+    return getattr(torch._C, "_get_privateuse1_backend_name", lambda: "privateuseone")()  # since torch 2.1
 
 
 def import_lines(device: str, imports: Sequence[str]) -> str:
