@@ -67,6 +67,12 @@ PARTS = {
         "saved_tensor_hooks_scope",
         "saved_tensor_hooks_limits",
     ),
+    "Devices": (
+        "devices",
+        "transfers",
+        "device_threads",
+        "streams",
+    ),
     "Modules and optimizers": (
         "parameters",
         "initialization",

@@ -295,8 +295,8 @@ def spec_the_gradient_of_a_masked_selection_goes_to_what_was_selected(world, v, 
 @claim(observed=True, until="2.1", needs=["float64"])
 @given(v=values(shapes=CUBES, layouts=("transposed",), dtypes=("float64",)))
 def spec_the_gradient_of_a_masked_selection_is_placed_in_the_order_of_memory(world, v):
-    """On the CPU the gradient of masked_select is wrong for a tensor whose dimensions lie in memory in another order: it
-    goes to the elements that the mask selected, but in the order in which they lie in memory."""
+    """On the CPU the gradient of masked_select is wrong for a tensor whose dimensions lie in memory in another order:
+    it goes to the elements that the mask selected, but in the order in which they lie in memory."""
     x = world.constant(v).cpu().requires_grad_()
     mask = numbers_like(x, x.shape) > 0
 

@@ -1,14 +1,12 @@
 """Every claim can fail: for each there is a fault that its own assertion notices."""
 
 import pytest
-import torch
 
 from specs.kit.claim import CLAIMS
 from specs.kit.comparisons import Broken
-from specs.kit.world import World
 from specs.verdicts.decide import decide
 
-from . import all_claims
+from . import all_claims, world_of
 from .faults import FAULTS
 
 all_claims()
@@ -30,9 +28,10 @@ def test_faults_name_claims_that_exist():
 
 @pytest.mark.parametrize(("claim", "fault"), PAIRS, ids=[f"{c}-{f}" for c, f in PAIRS])
 def test_a_fault_breaks_its_claim(claim, fault):
-    if reason := CLAIMS[claim].why_not_applicable(World(torch.device("cpu"))):
-        pytest.skip(reason)  # a claim about older releases can be broken there only
+    world = world_of(CLAIMS[claim])
+    if isinstance(world, str):
+        pytest.skip(world)  # a claim about older releases can be broken there only
     with FAULTS[fault].installed():
-        outcome = decide(CLAIMS[claim], World(torch.device("cpu")))
+        outcome = decide(CLAIMS[claim], world)
     assert outcome.verdict == "broken", f"{claim} is {outcome.verdict} although {FAULTS[fault].says}"
     assert isinstance(outcome.error, Broken), f"it was stopped by {outcome.error!r}, not by its own assertion"

@@ -110,7 +110,8 @@ def second_device(device: torch.device) -> bool:
 @_capability
 def pinned_memory(device: torch.device) -> bool:
     """Tensors of the CPU can be put into memory from which the device copies without help."""
-    return device.type != "cpu" and torch.ones(2).pin_memory().is_pinned()
+    pinned = torch.ones(2).pin_memory()
+    return device.type != "cpu" and pinned.is_pinned() and pinned.to(device).tolist() == [1, 1]
 
 
 @_capability

@@ -139,7 +139,7 @@ struct PinnedAllocator final : c10::Allocator {
   static c10::DataPtr memory(size_t bytes) {
     void* start = c10::alloc_cpu(bytes);
     std::lock_guard<std::mutex> lock(pinned_mutex);
-    pinned.insert(start);
+    if (start) pinned.insert(start);  // there is none for a tensor without elements
     return {start, start, &unpin, Device(c10::kCPU)};
   }
 };

@@ -454,3 +454,32 @@ def differentiable_steps_detach_the_gradient():
 
     with stepping(step):
         yield
+
+
+@fault("optimizers/nesterov_momentum_is_written_into_grad_by_foreach")
+def a_step_of_sgd_puts_gradients_back():
+    """After a step of SGD each .grad has the numbers that it had before."""
+
+    def spoil(optimizer, true, closure):
+        kept = [(p, p.grad.clone()) for p in parameters_of(optimizer) if p.grad is not None]
+        result = true(closure)
+        for p, grad in kept:
+            p.grad.copy_(grad)
+        return result
+
+    with stepping(spoil):
+        yield
+
+
+@fault("optimizers/a_differentiable_step_with_weight_decay_and_foreach_is_not_differentiated")
+def a_differentiable_step_goes_one_by_one():
+    """A differentiable step of SGD takes one parameter after the other, whatever foreach says."""
+
+    def make(true):
+        def init(optimizer, *args, foreach=None, differentiable=False, **options):
+            true(optimizer, *args, foreach=foreach and not differentiable, differentiable=differentiable, **options)
+
+        return init
+
+    with patched(torch.optim.SGD, "__init__", make):
+        yield
