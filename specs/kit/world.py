@@ -25,6 +25,7 @@ def _computes(dtype: torch.dtype) -> Callable[[torch.device], bool]:
         # The arithmetic that chapters rely on, in the forward pass and for gradients.
         return (x * x + x - 2 * x).sum().item() == 8 and torch.equal(x, x.clone())
 
+    probe.__doc__ = f"Tensors of the dtype {str(dtype).removeprefix('torch.')}, and sums and products of them."
     return probe
 
 

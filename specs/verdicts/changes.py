@@ -35,6 +35,7 @@ class Step:
     before: Version
     after: Version
     comparison: Comparison
+    devices: str = "cpu"  # on which, parted by commas
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -71,9 +72,9 @@ def steps(ledgers: Iterable[dict[str, Any]]) -> Iterator[Step]:
     for ledger in ledgers:
         ran = sorted(device for device, facts in ledger["devices"].items() if "not_run" not in facts)
         series.setdefault(tuple(ran), []).append(ledger)
-    for runs in series.values():
+    for ran, runs in series.items():
         for before, after in itertools.pairwise(runs):
-            yield Step(release(before), release(after), compare(before, after))
+            yield Step(release(before), release(after), compare(before, after), ", ".join(ran))
 
 
 def release(ledger: dict[str, Any]) -> Version:
