@@ -72,6 +72,7 @@ PARTS = {
         "transfers",
         "device_threads",
         "streams",
+        "mixed_precision",
     ),
     "Modules and optimizers": (
         "parameters",

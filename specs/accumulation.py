@@ -411,7 +411,7 @@ def spec_with_create_graph_backward_leaves_the_old_grad_alone(world, v, passes):
         x.grad = x.grad.detach()  # don't keep the graph that refers to x
 
 
-@claim(cites=["torch_tensor/grad-can-be-set"])
+@claim(cites=["torch_tensor/grad-can-be-set"], needs=["bfloat16"])
 @given(v=values(), misfits=some_of(MISFITS), start=st.one_of(st.none(), st.integers(-3, 3)), required=st.booleans())
 def spec_grad_takes_no_tensor_of_another_shape_or_dtype(world, v, misfits, start, required):
     """Setting .grad to anything but None or another tensor of the same shape, dtype and device raises an error

@@ -17,7 +17,8 @@ from .kit import claim, raises, same, values, warns
         "article/unused-branch-has-none",
         "article/nonleaf-grads-print-none",
         "article/frozen-weight-grad-none",
-    ]
+    ],
+    needs=["random"],
 )
 def spec_the_listing_gives_a_its_gradient_and_nothing_else(world):
     """In the article's listing a.grad becomes [4, 4]; the .grad of b, c, d and of the frozen weight is None,
@@ -56,7 +57,8 @@ INPUTS = ((2,), (1,), (3,), (2, 3), (3, 1), (0, 2), (2, 1, 2))
         "article/frozen-module-still-passes-input-grad",
         "article/unused-branch-has-none",
         "article/frozen-weight-grad-none",
-    ]
+    ],
+    needs=["random"],
 )
 @given(
     v=values(shapes=INPUTS),
@@ -96,7 +98,7 @@ def spec_the_listing_for_any_numbers(world, v, features, fill, factor, earlier):
     same(b.grad, torch.full_like(b, features * fill + (of_others or 0)), why="this backward is from c2")
 
 
-@claim(cites=["article/no-grad-disables-gradient-computation", "article/parameters-iterates-all"])
+@claim(cites=["article/no-grad-disables-gradient-computation", "article/parameters-iterates-all"], needs=["random"])
 @given(sizes=st.tuples(st.integers(1, 3), st.integers(1, 3)), fill=st.integers(-3, 3), bias=st.booleans())
 def spec_the_layer_can_be_filled_under_no_grad_only(world, sizes, fill, bias):
     """Under no_grad a loop over parameters() fills all of a layer in place, and leaves it as learnable as
@@ -118,7 +120,7 @@ def spec_the_layer_can_be_filled_under_no_grad_only(world, sizes, fill, bias):
     same(torch.is_grad_enabled(), True, why="the block was left")
 
 
-@claim(cites=["article/user-created-are-leaves", "article/computed-are-non-leaves"])
+@claim(cites=["article/user-created-are-leaves", "article/computed-are-non-leaves"], needs=["random"])
 @given(
     v=values(shapes=INPUTS),
     required=st.booleans(),
@@ -144,7 +146,7 @@ def spec_which_tensors_of_the_listing_are_leaves(world, v, required, frozen, tra
         same(tensor.grad_fn is None, not recorded, why=f"{name} was computed from the input and the layer")
 
 
-@claim(cites=["article/c-and-d-come-from-module"])
+@claim(cites=["article/c-and-d-come-from-module"], needs=["random"])
 @given(v=values(shapes=INPUTS), factor=st.integers(-3, 3), k=st.integers(-2, 2))
 def spec_the_factor_is_outside_the_layer(world, v, factor, k):
     """Of d = c * 2 the layer's part is c alone: differentiated by c, d has the factor, whatever the layer
@@ -170,7 +172,7 @@ def spec_the_factor_is_outside_the_layer(world, v, factor, k):
     same(a.grad, torch.full_like(a, 2 * k * factor), why="and the input behind it")
 
 
-@claim(cites=["article/a-grad-measures-influence", "article/a-grad-is-dloss-da"])
+@claim(cites=["article/a-grad-measures-influence", "article/a-grad-is-dloss-da"], needs=["random"])
 @given(v=values(shapes=INPUTS), step=st.integers(-3, 3), place=st.integers(0, 5), k=st.integers(-3, 3))
 def spec_a_grad_foretells_how_the_loss_changes(world, v, step, place, k):
     """A change of one element of a changes the listing's loss by the change times that element of a.grad:
@@ -220,7 +222,7 @@ def listing(device):
     ]
 
 
-@claim(cites=["article/program-runs-as-printed", "article/output-of-listing"])
+@claim(cites=["article/program-runs-as-printed", "article/output-of-listing"], needs=["random", "printing"])
 def spec_the_listing_runs_once_its_lines_are_restored(world):
     """With its line breaks lost, as the article prints it, the listing is a syntax error; with them it runs
     and prints the gradient of a and four times None."""

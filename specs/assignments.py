@@ -9,7 +9,10 @@ from .kit.choices import some_of
 from .kit.writes import target_and_operand
 
 
-@claim(cites=["torch_tensor/copy-in-place-copies-the-elements", "torch_tensor/copy-in-place-takes-other-dtypes"])
+@claim(
+    cites=["torch_tensor/copy-in-place-copies-the-elements", "torch_tensor/copy-in-place-takes-other-dtypes"],
+    needs=["float64", "bfloat16"],
+)
 @given(
     pair=target_and_operand(),
     dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.int64, torch.bool]),

@@ -246,7 +246,7 @@ def spec_a_gradient_of_another_shape_is_an_error(world, pair, way, start, leaf):
     same(x.grad, added(start, torch.ones_like(x) if leaf else 2 * x.detach()), why="the graph is still whole")
 
 
-@claim(cites=["torch_tensor/backward-gradient-has-the-type-and-shape"], needs=["complex64", "complex128"])
+@claim(cites=["torch_tensor/backward-gradient-has-the-type-and-shape"], needs=["float64", "complex64", "complex128"])
 @given(
     v=values(),
     root=st.sampled_from([torch.float64, torch.float32, torch.complex64, torch.complex128]),

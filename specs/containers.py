@@ -162,7 +162,10 @@ UNINITIALIZED = {
 }
 
 
-@claim(cites=["torch_nn/uninitialized-parameter-holds-no-data", "torch_nn/uninitialized-parameter-becomes-a-parameter"])
+@claim(
+    cites=["torch_nn/uninitialized-parameter-holds-no-data", "torch_nn/uninitialized-parameter-becomes-a-parameter"],
+    needs=["random"],
+)
 @given(
     v=values(shapes=((1, 2), (2, 3), (3, 1), (2, 2, 1))),
     refused=some_of(UNINITIALIZED, 3),

@@ -280,7 +280,7 @@ def spec_torch_tensor_of_a_tensor_is_a_leaf_with_a_copy(world, v, code, source, 
     same(t, world.constant(v), why="the copy has its own memory")
 
 
-@claim(cites=["torch/as-tensor-keeps-history"])
+@claim(cites=["torch/as-tensor-keeps-history"], needs=["float64", "float16"])
 @given(
     v=values(),
     source=DIFFERENTIABLE,
@@ -391,7 +391,7 @@ def spec_linspace_loses_the_history_of_its_ends(world, ends, required, log):
     grad, without a word, though an end does."""
     start, end = (world.constant(v).requires_grad_(bool(required >> i & 1)) for i, v in enumerate(ends))
 
-    y = (torch.logspace if log else torch.linspace)(start, end, 2, dtype=torch.float64, device=world.device)
+    y = (torch.logspace if log else torch.linspace)(start, end, 2, dtype=start.dtype, device=world.device)
 
     same([y.requires_grad, y.grad_fn], [False, None], why=f"requires_grad of the ends: {required:02b}")
 

@@ -233,7 +233,7 @@ def spec_a_result_cannot_be_sent_to_another_process(world, v, code, nested):
     same(x.grad, torch.full_like(x, 2).detach(), why="the graph is whole")
 
 
-@claim(cites=["introyt/printing-shows-the-history"])
+@claim(cites=["introyt/printing-shows-the-history"], needs=["printing"])
 @given(
     v=values(),
     kind=st.sampled_from([*LEAVES, *RESULTS, "x > 0"]),

@@ -27,6 +27,7 @@ DETACHED = {
 @claim(
     cites=["torch_tensor/detach-leaves-the-graph", "torch_tensor/detached-shares-storage"],
     formerly=["leaves/a_detached_tensor_is_a_leaf_that_shares_its_storage"],
+    needs=["float16"],
 )
 @given(
     v=values(layouts=WRITABLE),
@@ -136,6 +137,7 @@ def spec_detach_in_place_only_turns_requires_grad_of_a_leaf_off(world, v, kind, 
         "torch_tensor/requiring-grad-after-a-copy-makes-a-leaf",
     ],
     formerly=["leaves/a_tensor_without_history_can_become_a_leaf_that_requires_grad"],
+    needs=["float16"],
 )
 @given(v=values(), plain=st.sampled_from(list(PLAIN)), flags=st.sampled_from([[], [True]]))
 def spec_a_tensor_without_history_can_become_a_leaf_that_requires_grad(world, v, plain, flags):

@@ -89,7 +89,7 @@ def spec_a_copy_of_a_leaf_is_a_result_on_its_own_device(world, v, start, end, mo
         same(x.grad, None, why="x doesn't require grad")
 
 
-@claim(cites=["torch_tensor/grad-accumulates"], needs=["accelerator"])
+@claim(cites=["torch_tensor/grad-accumulates"], needs=["accelerator", "float64"])
 @given(
     drawn=st.lists(st.tuples(values(), PLACE, st.integers(-3, 3)), min_size=1, max_size=4),
     at=PLACE,

@@ -15,6 +15,7 @@ FLOATS = {
     "float16": torch.float16,
 }
 ANY_FLOAT = st.sampled_from(list(FLOATS))
+NEEDS = list(FLOATS)
 DTYPES = {
     **FLOATS,
     "complex64": torch.complex64,
@@ -79,7 +80,10 @@ class WithGradient(torch.autograd.Function):
         return torch.ones(cotangent.shape, dtype=ctx.dtype, device=cotangent.device), None
 
 
-@claim(cites=["torch_tensor/grad-becomes-a-tensor", "torch_tensor/results-that-require-grad-are-not-leaves"])
+@claim(
+    cites=["torch_tensor/grad-becomes-a-tensor", "torch_tensor/results-that-require-grad-are-not-leaves"],
+    needs=NEEDS,
+)
 @given(v=SMALL_VALUES, other=ANY_FLOAT, mixture=st.sampled_from(list(MIXTURES)), passes=st.integers(1, 2))
 def spec_grad_has_the_dtype_of_its_leaf_whatever_the_graph_has(world, v, other, mixture, passes):
     """In a graph of several floating point dtypes the .grad of each leaf has the dtype of that leaf."""
@@ -94,7 +98,7 @@ def spec_grad_has_the_dtype_of_its_leaf_whatever_the_graph_has(world, v, other, 
     same(y.grad, torch.full_like(y, 3 * passes).detach(), why=f"y is {other}")
 
 
-@claim(cites=["torch_tensor/grad-becomes-a-tensor"])
+@claim(cites=["torch_tensor/grad-becomes-a-tensor"], needs=NEEDS)
 @given(v=SMALL_VALUES, gradient=ANY_FLOAT, passes=st.integers(1, 2))
 def spec_a_gradient_of_another_dtype_is_cast_to_that_of_its_leaf(world, v, gradient, passes):
     """If the backward of a user's Function gives a gradient of another floating point dtype, it is cast: a hook
@@ -110,7 +114,7 @@ def spec_a_gradient_of_another_dtype_is_cast_to_that_of_its_leaf(world, v, gradi
     same(x.grad, torch.full_like(x, passes).detach(), why="its numbers are those of the gradient")
 
 
-@claim(cites=["torch_tensor/grad-dtype-is-the-dtype-by-default"], since="2.10")
+@claim(cites=["torch_tensor/grad-dtype-is-the-dtype-by-default"], since="2.10", needs=[*NEEDS, "complex64"])
 @given(v=values(), dtype=st.sampled_from(list(DTYPES)), parameter=st.booleans(), required=st.booleans())
 def spec_grad_dtype_is_the_dtype_unless_set(world, v, dtype, parameter, required):
     """The grad_dtype of a leaf is the leaf's own dtype, whatever that is, unless it was set."""
@@ -123,7 +127,11 @@ def spec_grad_dtype_is_the_dtype_unless_set(world, v, dtype, parameter, required
     same(x.grad_dtype, DTYPES[dtype], why=f"its dtype is {dtype}")
 
 
-@claim(cites=["torch_tensor/gradients-are-cast-to-grad-dtype", "torch_tensor/grad-dtype-can-be-set"], since="2.10")
+@claim(
+    cites=["torch_tensor/gradients-are-cast-to-grad-dtype", "torch_tensor/grad-dtype-can-be-set"],
+    since="2.10",
+    needs=NEEDS,
+)
 @given(
     v=SMALL_VALUES,
     chosen=ANY_FLOAT,
@@ -156,7 +164,7 @@ def spec_gradients_are_cast_to_grad_dtype(world, v, chosen, passes, create_graph
     same(other.grad.detach(), torch.full_like(other, 3 * passes).detach(), why="its grad_dtype was not set")
 
 
-@claim(cites=["torch_tensor/gradients-are-cast-to-grad-dtype"], since="2.10")
+@claim(cites=["torch_tensor/gradients-are-cast-to-grad-dtype"], since="2.10", needs=NEEDS)
 @given(v=SMALL_VALUES, chosen=ANY_FLOAT, gradient=ANY_FLOAT)
 def spec_hooks_and_grad_give_gradients_in_grad_dtype(world, v, chosen, gradient):
     """Hooks on a leaf whose grad_dtype is set get its gradient in that dtype, and torch.autograd.grad gives it in
@@ -174,7 +182,7 @@ def spec_hooks_and_grad_give_gradients_in_grad_dtype(world, v, chosen, gradient)
     same(given, torch.full_like(x, 2, dtype=FLOATS[chosen]).detach(), why=f"grad_dtype is {chosen}")
 
 
-@claim(cites=["torch_tensor/gradients-are-cast-to-grad-dtype"], since="2.10")
+@claim(cites=["torch_tensor/gradients-are-cast-to-grad-dtype"], since="2.10", needs=["float16", "bfloat16"])
 @given(half=st.sampled_from(["float16", "bfloat16"]), v=values(dtypes=("float32",)), passes=st.integers(2, 5))
 def spec_a_wider_grad_dtype_keeps_what_the_leaf_cannot_hold(world, half, v, passes):
     """Gradients add up in grad_dtype, not in the dtype of the leaf: a sum that the leaf's dtype can't represent is
@@ -190,7 +198,7 @@ def spec_a_wider_grad_dtype_keeps_what_the_leaf_cannot_hold(world, half, v, pass
     same(x.grad, expected, why=f"2049 is no number of {half}, which lacks the digits")
 
 
-@claim(cites=["torch_tensor/grad-dtype-none-takes-any"], since="2.10")
+@claim(cites=["torch_tensor/grad-dtype-none-takes-any"], since="2.10", needs=NEEDS)
 @given(v=SMALL_VALUES, gradient=ANY_FLOAT, later=ANY_FLOAT)
 def spec_without_a_grad_dtype_gradients_keep_their_own(world, v, gradient, later):
     """If grad_dtype of a leaf is None, the first gradient becomes .grad in the dtype in which it came; later
@@ -210,6 +218,7 @@ def spec_without_a_grad_dtype_gradients_keep_their_own(world, v, gradient, later
 @claim(
     cites=["torch_tensor/grad-dtype-is-what-grad-may-have", "torch_tensor/grad-dtype-none-takes-any"],
     since="2.10",
+    needs=[*NEEDS, "complex64"],
 )
 @given(
     v=SMALL_VALUES,
@@ -237,7 +246,7 @@ def spec_grad_takes_tensors_of_grad_dtype_only(world, v, chosen, put, required):
     same([x.grad, x.grad_dtype], [None, None if chosen is None else FLOATS[chosen]], why=".grad can be cleared")
 
 
-@claim(cites=["torch_tensor/grad-dtype-can-be-set"], since="2.10")
+@claim(cites=["torch_tensor/grad-dtype-can-be-set"], since="2.10", needs=NEEDS)
 @given(v=SMALL_VALUES, other=ANY_FLOAT, passes=st.integers(0, 2))
 def spec_grad_dtype_cannot_be_set_against_a_grad_that_is_there(world, v, other, passes):
     """While a leaf has a .grad, its grad_dtype can be set to the dtype of that, or to None. To set it to another dtype
@@ -274,7 +283,7 @@ def spec_grad_dtype_takes_dtypes_and_none_only(world, v, wrong, chosen):
     same(x.grad_dtype, None if chosen is None else FLOATS[chosen], why="it was refused")
 
 
-@claim(cites=["torch_tensor/grad-dtype-is-for-leaves"], since="2.10")
+@claim(cites=["torch_tensor/grad-dtype-is-for-leaves"], since="2.10", needs=["float64"])
 @given(
     v=SMALL_VALUES,
     chosen=st.one_of(st.none(), ANY_FLOAT),
@@ -296,7 +305,7 @@ def spec_grad_dtype_of_a_result_cannot_be_set(world, v, chosen, result):
     same(x.grad, torch.full_like(x, 2, dtype=torch.float32).detach(), why="the leaf's was set")
 
 
-@claim(cites=["torch_tensor/grad-dtype-of-results-can-be-read"], since="2.15")
+@claim(cites=["torch_tensor/grad-dtype-of-results-can-be-read"], since="2.15", needs=NEEDS)
 @given(v=SMALL_VALUES, chosen=ANY_FLOAT, other=ANY_FLOAT)
 def spec_grad_dtype_of_a_result_is_its_dtype(world, v, chosen, other):
     """The grad_dtype of what an operation made is the dtype of that, whatever grad_dtype the leaves have."""

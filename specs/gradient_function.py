@@ -259,7 +259,7 @@ PRODUCTS = {
 }
 
 
-@claim(cites=["torch_autograd/batched-gradients-give-batched-products"])
+@claim(cites=["torch_autograd/batched-gradients-give-batched-products"], needs=["float64"])
 @given(
     v=values(dtypes=("float64",)),
     code=st.sampled_from(list(PRODUCTS)),

@@ -118,7 +118,7 @@ def spec_the_first_grad_lies_in_memory_like_the_leaf(world, shape, leaves, cotan
         same(x.grad.detach(), torch.ones(shape, device=world.device), why="where a number lies doesn't change it")
 
 
-@claim(cites=["torch_autograd/first-grad-is-laid-out-like-the-leaf"])
+@claim(cites=["torch_autograd/first-grad-is-laid-out-like-the-leaf"], needs=["bfloat16"])
 @given(shape=ANY_SHAPE, leaf=ANY_LAYOUT, operations=some_of(OPERATIONS, at_once=3), float32=st.booleans())
 def spec_the_layout_of_the_first_grad_does_not_depend_on_the_operations(world, shape, leaf, operations, float32):
     """Through whatever operations its gradient comes, the first .grad of a leaf is laid out by the leaf alone."""

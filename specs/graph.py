@@ -101,7 +101,7 @@ NOT_DIFFERENTIABLE = {  # of floating dtype, and made of values of x
 }
 
 
-@claim(cites=["autograd_mechanics/tracked-if-an-input-requires-grad"])
+@claim(cites=["autograd_mechanics/tracked-if-an-input-requires-grad"], needs=["random"])
 @given(v=values(), code=st.sampled_from(list(NOT_DIFFERENTIABLE)), recorded=st.booleans())
 def spec_what_is_made_without_a_derivative_has_no_history(world, v, code, recorded):
     """Some functions are never recorded although their argument requires grad and their result is of a

@@ -277,7 +277,7 @@ def spec_register_hook_raises_if_the_tensor_does_not_require_grad(world, v, cons
         same(y.grad, torch.full_like(y, 2).detach(), why="now it is a leaf that requires grad")
 
 
-@claim(cites=["torch_tensor/hook-returns-a-tensor-or-none"])
+@claim(cites=["torch_tensor/hook-returns-a-tensor-or-none"], needs=["float16"])
 @given(v=values(), hooked=ANYTHING, unfit=st.sampled_from(list(UNFIT)), start=st.sampled_from([None, 7]))
 def spec_backward_raises_if_a_hook_returns_anything_else(world, v, hooked, unfit, start):
     """If a hook returns anything but None or a tensor of the gradient's shape and dtype, backward raises an

@@ -53,7 +53,7 @@ VIEWS = {
 }
 
 
-@claim(observed=True, cites=["autograd_mechanics/tracked-if-an-input-requires-grad"])
+@claim(observed=True, cites=["autograd_mechanics/tracked-if-an-input-requires-grad"], needs=["complex64"])
 @given(v=values(), operations=some_of(TOGETHER, 4), parameter=st.booleans(), passes=st.integers(1, 3))
 def spec_a_leaf_made_inside_is_recorded_outside_together_with_normal_tensors(world, v, operations, parameter, passes):
     """A leaf that inference mode made with requires_grad gets its gradients outside from operations that don't
@@ -98,7 +98,9 @@ def spec_a_leaf_made_inside_is_not_recorded_outside_by_itself(world, v, operatio
     same((leaf.requires_grad, leaf.is_leaf, leaf.is_inference()), (True, True, True), why="it is what it was")
 
 
-@claim(observed=True, cites=["autograd_mechanics/inference-tensors-are-not-for-recorded-computations"])
+@claim(
+    observed=True, cites=["autograd_mechanics/inference-tensors-are-not-for-recorded-computations"], needs=["random"]
+)
 @given(
     size=st.integers(1, 3),
     bias=st.booleans(),

@@ -160,7 +160,8 @@ def spec_inference_mode_nests_with_grad_modes(world, v, names, decorated, fails)
         "torch/inference-tensors-are-those-allocated-inside",
         "inference_mode/new-tensors-are-inference-tensors",
         "torch/inference-mode-enabled-tells",
-    ]
+    ],
+    needs=["complex64", "random"],
 )
 @given(
     v=values(dtypes=SMALL_DTYPES),

@@ -150,7 +150,8 @@ def zeros(t):
     cites=[
         "torch/inference-tensors-are-those-allocated-inside",
         "autograd_mechanics/inference-tensors-usable-if-not-recorded",
-    ]
+    ],
+    needs=["complex64"],
 )
 @given(v=values(), operations=some_of(OPERATIONS, 5), enabled=st.booleans())
 def spec_operations_on_inference_tensors_make_normal_ones_outside(world, v, operations, enabled):

@@ -118,7 +118,7 @@ def spec_random_initializers_record_nothing(world, v, names, enabled, flag, grad
     same(p.grad, x.detach() if flag else None, why="it requires grad as before")
 
 
-@claim(cites=["autograd_mechanics/init-relies-on-no-grad"])
+@claim(cites=["autograd_mechanics/init-relies-on-no-grad"], needs=["random"])
 @given(
     v=values(shapes=SHAPES[1:9], layouts=WRITABLE),
     name=st.sampled_from([*INITIALIZERS]),

@@ -232,7 +232,7 @@ def spec_a_leaf_does_not_keep_its_accumulate_node(world, v, codes, oldest_first)
     same(metadata, {}, why="there was no graph of x any more")
 
 
-@claim(observed=True)
+@claim(observed=True, needs=["float16"])
 @given(
     v=values(layouts=WRITABLE),
     steps=st.lists(st.sampled_from(["in place", "shape", "values", "dtype"]), min_size=1, max_size=4),

@@ -39,11 +39,7 @@ FACTORIES = {
 }
 
 # What the factories are shown: they are not to take over from it that it requires grad.
-MODELS = {
-    "a leaf": lambda x: x,
-    "a result": lambda x: x * 2,
-    "a constant": lambda x: x.detach(),
-}
+MODELS = {"a leaf": lambda x: x, "a result": lambda x: x * 2, "a constant": lambda x: x.detach()}
 
 # Tensors made of a leaf.
 KINDS = {
@@ -138,7 +134,8 @@ def set_requires_grad(x, flag, by_attribute):
         "article/user-created-are-leaves",
         "torch_tensor/user-made-tensors-are-leaves",
         "torch_tensor/creation-does-not-require-grad-unless-asked",
-    ]
+    ],
+    needs=["random"],
 )
 @given(factories=some_of(FACTORIES), model=st.sampled_from(list(MODELS)), v=values())
 def spec_a_tensor_made_with_requires_grad_is_a_leaf(world, factories, model, v):
@@ -159,7 +156,8 @@ def spec_a_tensor_made_with_requires_grad_is_a_leaf(world, factories, model, v):
         "torch_tensor/creation-does-not-require-grad-unless-asked",
         "torch_tensor/no-requires-grad-is-leaf",
         "autograd_mechanics/requires-grad-is-false-by-default",
-    ]
+    ],
+    needs=["random"],
 )
 @given(factories=some_of(FACTORIES), model=st.sampled_from(list(MODELS)), v=values())
 def spec_a_tensor_does_not_require_grad_unless_asked(world, factories, model, v):
@@ -254,7 +252,8 @@ def spec_results_are_leaves_only_far_from_tensors_that_require_grad(world, graph
         "torch_tensor/results-that-require-grad-are-not-leaves",
         "torch_tensor/only-leaves-get-grad",
         "article/computed-are-non-leaves",
-    ]
+    ],
+    needs=["float16"],
 )
 @given(v=values(), operation=st.sampled_from(list(IDENTITIES)), parameter=st.booleans())
 def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation, parameter):
@@ -276,7 +275,6 @@ def spec_not_even_a_copy_of_a_leaf_is_a_leaf(world, v, operation, parameter):
 def spec_a_conversion_that_changes_nothing_gives_the_leaf_itself(world, v, conversion, parameter):
     """A conversion of a leaf to what it is already gives the leaf itself, not a result."""
     x = torch.nn.Parameter(world.constant(v)) if parameter else world.leaf(v)
-
     y = CONVERSIONS[conversion](x)
 
     same(y is x, True, why=f"{conversion} has nothing to do")
@@ -292,11 +290,8 @@ def spec_a_conversion_that_changes_nothing_gives_the_leaf_itself(world, v, conve
 )
 @given(v=values(), count=st.sampled_from(list(COUNTS)))
 def spec_integers_and_booleans_computed_from_a_leaf_are_leaves(world, v, count):
-    """Integers and booleans are leaves that don't require grad, also if they are computed from a
-    tensor that does."""
-    x = world.leaf(v)
-
-    result = COUNTS[count](x)
+    """Integers and booleans are leaves that don't require grad, also if they are computed from a tensor that does."""
+    result = COUNTS[count](world.leaf(v))
 
     same([result.requires_grad, result.is_leaf, result.grad_fn], [False, True, None], why=f"it is {result.dtype}")
 
@@ -350,7 +345,8 @@ def spec_a_leaf_must_require_grad_in_both_passes_to_get_one(world, v, recorded, 
         "autograd_mechanics/requires-grad-is-set-on-leaves-only",
         "autograd_mechanics/non-leaves-require-grad",
         "leaf_tutorial/requires-grad-does-nothing-to-non-leaves",
-    ]
+    ],
+    needs=["float16"],
 )
 @given(v=values(), operation=st.sampled_from(list(IDENTITIES)), by_attribute=st.booleans(), flag=st.booleans())
 def spec_requires_grad_of_a_result_cannot_be_turned_off(world, v, operation, by_attribute, flag):
@@ -441,7 +437,10 @@ def spec_a_tensor_is_a_leaf_exactly_if_it_has_no_grad_fn(world, v, steps):
         same(origin.grad, torch.full_like(x, 2).detach(), why="that is where the graph begins")
 
 
-@claim(cites=["autograd_mechanics/requires-grad-is-false-by-default", "torch_tensor/user-made-tensors-are-leaves"])
+@claim(
+    cites=["autograd_mechanics/requires-grad-is-false-by-default", "torch_tensor/user-made-tensors-are-leaves"],
+    needs=["float16"],
+)
 @given(v=values(), source=st.sampled_from([*PLAIN, *IDENTITIES]), mode=st.booleans())
 def spec_a_parameter_is_a_leaf(world, v, source, mode):
     """A Parameter is a leaf over the values that it was made of, whatever their history and in whatever
@@ -466,7 +465,8 @@ def spec_a_parameter_is_a_leaf(world, v, source, mode):
         "article/computed-are-non-leaves",
         "article/frozen-module-still-passes-input-grad",
         "autograd_mechanics/freezing-a-module-excludes-its-parameters",
-    ]
+    ],
+    needs=["random"],
 )
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=2, max_size=4),

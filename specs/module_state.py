@@ -101,7 +101,8 @@ STORED = {
         "torch_nn/load-state-dict-copies",
         "torch_nn/load-state-dict-keeps-properties",
         "torch_nn/load-state-dict-tells-the-keys",
-    ]
+    ],
+    needs=["bfloat16"],
 )
 @given(
     net=networks(),
@@ -245,7 +246,7 @@ def assigned(module, kinds, dtype):
 SOURCES = st.lists(st.sampled_from([*STORED][:6]), min_size=1, max_size=3)
 
 
-@claim(cites=["torch_nn/assign-takes-the-tensors-of-the-state"], since="2.1")
+@claim(cites=["torch_nn/assign-takes-the-tensors-of-the-state"], since="2.1", needs=["float16"])
 @given(net=networks(), kinds=SOURCES, recording=st.booleans(), same_dtype=st.booleans())
 def spec_assign_makes_parameters_of_the_tensors_of_the_state(world, net, kinds, recording, same_dtype):
     """load_state_dict(assign=True) puts the tensors of the state in the parameters' places: a Parameter itself, any
@@ -368,11 +369,7 @@ def spec_a_conversion_keeps_the_parameters_leaves(world, net, conversions, froze
 
 
 @claim(cites=["torch_nn/to-takes-floating-dtypes"])
-@given(
-    net=networks(),
-    dtype=st.sampled_from(("int64", "int32", "uint8", "bool")),
-    frozen=st.integers(0, 255),
-)
+@given(net=networks(), dtype=st.sampled_from(("int64", "int32", "uint8", "bool")), frozen=st.integers(0, 255))
 def spec_a_module_is_not_converted_to_integers(world, net, dtype, frozen):
     """Module.to() of a dtype that is neither floating point nor complex raises an error, and every parameter is as it
     was, with its .grad."""

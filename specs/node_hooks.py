@@ -128,7 +128,7 @@ def spec_a_prehook_on_a_node_sees_and_replaces_the_cotangent(world, v, operation
     same((x.grad, y.grad), replaced(made, [behind]), why=f"before the node {replacements}, behind it {behind}")
 
 
-@claim(cites=["torch_autograd/node-hook-may-replace-the-gradients-by-the-inputs"])
+@claim(cites=["torch_autograd/node-hook-may-replace-the-gradients-by-the-inputs"], needs=["float16"])
 @given(v=values(), operation=ANY_NODE, unfit=st.sampled_from(list(UNFIT)), before=st.booleans())
 def spec_backward_raises_if_a_hook_on_a_node_returns_anything_else(world, v, operation, unfit, before):
     """If a hook on a node returns anything but None or a tuple of as many gradients, of their shapes and dtypes, as it

@@ -248,7 +248,7 @@ NORMED = {
 }
 
 
-@claim(cites=["torch_nn/weight-norm-splits-the-weight"])
+@claim(cites=["torch_nn/weight-norm-splits-the-weight"], needs=["random"])
 @given(
     way=st.sampled_from([*NORMED]),
     rows=st.lists(st.tuples(st.integers(0, 2), st.sampled_from((1, 2, -4, -1))), min_size=1, max_size=3),

@@ -277,7 +277,7 @@ WRITES_OF_ONE = {
 }
 
 
-@claim(cites=["torch_tensor/writing-expanded-tensors-may-go-wrong"], needs=["in-place", "views"])
+@claim(cites=["torch_tensor/writing-expanded-tensors-may-go-wrong"], needs=["random", "in-place", "views"])
 @given(
     v=values(shapes=((2,), (2, 3), (3, 2), (1, 2)), layouts=("contiguous", "offset")),
     way=st.sampled_from(list(SHARED)),

@@ -239,7 +239,10 @@ HIGHER = (  # a dtype, and one of a higher kind
 )
 
 
-@claim(cites=["tensor_attributes/results-fit-the-dtype-that-is-written"], needs=["complex64", "complex128"])
+@claim(
+    cites=["tensor_attributes/results-fit-the-dtype-that-is-written"],
+    needs=["float64", "bfloat16", "complex64", "complex128"],
+)
 @given(
     v=values(layouts=WRITABLE),
     writes=some_of(ARITHMETIC, 4),
@@ -293,7 +296,7 @@ def ones(y):
     return torch.ones(y.shape, dtype=y.dtype, device=y.device)
 
 
-@claim(cites=["torch_tensor/expanded-tensors-are-not-for-writes"])
+@claim(cites=["torch_tensor/expanded-tensors-are-not-for-writes"], needs=["random"])
 @given(
     v=values(shapes=((1,), (1, 3), (2, 1), (1, 1)), layouts=("contiguous",)),
     writes=some_of(TO_EXPANDED, 4),

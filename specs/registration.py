@@ -116,6 +116,7 @@ LAYERS = {
         "torch_nn/training-tells-the-mode",
     ],
     formerly=["modules/parameters_of_a_new_layer_are_leaves_that_require_grad"],
+    needs=["random"],
 )
 @given(layers=st.lists(st.sampled_from([*LAYERS]), min_size=1, max_size=2), recording=st.booleans())
 def spec_parameters_of_a_new_layer_are_leaves_that_require_grad(world, layers, recording):

@@ -339,7 +339,7 @@ def spec_drawing_random_numbers_passes_zeros_back(world, shape, function):
     same(x.grad, torch.zeros_like(x), why=f"{function} draws anew, whatever x was")
 
 
-@claim(cites=[RULES + "rule-6-random"])
+@claim(cites=[RULES + "rule-6-random"], needs=["random"])
 @given(shape=ANY_SHAPE, used=st.booleans(), function=st.sampled_from(list(NOT_IMPLEMENTED)))
 def spec_a_function_without_a_derivative_raises_in_backward(world, shape, used, function):
     """A function for which no derivative is implemented computes its result, which requires grad; backward through it

@@ -38,7 +38,7 @@ NEW = {
 }
 
 
-@claim(cites=["autograd_mechanics/tensors-count-their-writes"])
+@claim(cites=["autograd_mechanics/tensors-count-their-writes"], needs=["float16", "random"])
 @given(v=values(layouts=WRITABLE), names=some_of(NEW), writes=st.integers(0, 2), tracked=st.booleans())
 def spec_a_new_tensor_was_never_written(world, v, names, writes, tracked):
     """What a factory or an operation out of place makes has the version 0, whatever the versions of its operands;
@@ -67,7 +67,10 @@ def in_inference_mode(write):
 MODES = {**UNRECORDED, "in_grad_mode": in_grad_mode, "in_inference_mode": in_inference_mode}
 
 
-@claim(cites=["autograd_mechanics/tensors-count-their-writes", "torch_autograd/tensors-keep-track-of-writes"])
+@claim(
+    cites=["autograd_mechanics/tensors-count-their-writes", "torch_autograd/tensors-keep-track-of-writes"],
+    needs=["random"],
+)
 @given(
     pair=target_and_operand(),
     writes=some_of([*WRITES, *FURTHER_WRITES]),
@@ -123,7 +126,7 @@ HARMLESS = {
 }
 
 
-@claim(cites=["autograd_mechanics/tensors-count-their-writes"])
+@claim(cites=["autograd_mechanics/tensors-count-their-writes"], needs=["printing"])
 @given(v=values(layouts=("contiguous",)), names=some_of(HARMLESS), writes=st.integers(0, 2))
 def spec_nothing_else_counts(world, v, names, writes):
     """Reading a tensor, taking views of it, computing with it, differentiating, changing its flags, its .grad or

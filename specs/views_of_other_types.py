@@ -94,7 +94,7 @@ OTHER_DTYPES = {
 }
 
 
-@claim(cites=["torch_tensor/view-as-dtype-has-the-same-data"], needs=["in-place", "views"])
+@claim(cites=["torch_tensor/view-as-dtype-has-the-same-data"], needs=["float16", "in-place", "views"])
 @given(
     v=values(shapes=((1,), (3,), (2, 3), (2, 1)), layouts=("contiguous", "offset")),
     way=st.sampled_from(list(OTHER_DTYPES)),
@@ -197,7 +197,7 @@ def spec_a_write_to_parts_of_complex_numbers_is_recorded(world, v, imaginary, wa
     same(torch.zeros_like(x) if s.grad is None else s.grad, like(x, by_s), why=f"{way} was carried out")
 
 
-@claim(observed=True, needs=["complex128", "in-place", "views"])
+@claim(observed=True, needs=["float64", "complex128", "in-place", "views"])
 @given(
     v=values(shapes=((), (1,), (2,)), layouts=("contiguous",)),
     index=st.sampled_from(["0:", "..."]),

@@ -152,7 +152,7 @@ COPIES = {
         "torch/copy-variants-share-nothing",
         "tensor_views/contiguous-gives-itself-or-a-copy",
     ],
-    needs=["in-place"],
+    needs=["float16", "in-place"],
 )
 @given(
     v=values(shapes=ROWS_AND_COLUMNS, dtypes=("float64", "float32", "bfloat16"), layouts=WRITABLE),

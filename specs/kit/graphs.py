@@ -272,7 +272,7 @@ _RARE = (
     Operation("{0}.clamp(-5, 5)", _clamp),
     Operation("{0}.sign()", _each(lambda s: _constant((s.number > 0) - (s.number < 0))(s))),
     Operation("torch.where({0} > 0, {0}, -2 * {0})", _each(lambda s: s.times(1 if s.number > 0 else -2))),
-    Operation("{0}.to(torch.float32).to({0}.dtype)", lambda a: a),
+    Operation("{0}.to(torch.float32, copy=True).to({0}.dtype)", lambda a: a),
     Operation("{0}.clone().zero_()", _each(_constant(0))),
     Operation("{0}.detach()", lambda a: Array.of(a.shape, a.numbers), 0),
     # reductions and what goes along a dimension

@@ -71,6 +71,12 @@ def python_functions(device: torch.device) -> bool:
     return torch.ones(2, device=device).apply_(lambda number: number + 1).tolist() == [2, 2]
 
 
+@_capability
+def printing(device: torch.device) -> bool:
+    """A tensor can be printed, for which PyTorch takes float64 on most kinds of devices."""
+    return "3" in repr(torch.full((2,), 3.0, device=device))
+
+
 def _threads_of_hooks(device: torch.device) -> set[bool]:
     """Whether hooks on the device are called in the thread that calls backward."""
     seen: set[bool] = set()

@@ -11,6 +11,7 @@ says so in one sentence.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.util
 import os
@@ -18,6 +19,7 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 import types
 from pathlib import Path
 
@@ -127,6 +129,9 @@ def _register() -> None:
         _build()
     torch.utils.rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, _module())
+    # A thread of the engine that still tidies up a backward when Python ends takes the process down: it asks for the
+    # interpreter's lock, which it doesn't get any more. So let it have it before.
+    atexit.register(time.sleep, 0.1)
     torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)  # for loading what was saved
 
 

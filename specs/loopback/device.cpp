@@ -16,10 +16,13 @@
 
 #include <array>
 #include <atomic>
+#include <cstdlib>
 #include <cstring>
 #include <mutex>
 #include <optional>
 #include <set>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #define TORCH_AT_LEAST(major, minor) \
@@ -175,6 +178,27 @@ struct Hooks final : at::PrivateUse1HooksInterface {
 };
 const bool hooks_registered = (at::RegisterPrivateUse1HooksInterface(new Hooks), true);
 
+// ---- What the device lacks: nothing. So that tests can run the suite on a poorer device, AUTOGRAD_LOOPBACK_LACKS takes
+// ---- capabilities away when the library is loaded: dtypes and "random", as in "float64,complex128,random".
+
+bool lacks(const std::string& capability) {
+  static const std::set<std::string> lacking = [] {
+    const char* names = std::getenv("AUTOGRAD_LOOPBACK_LACKS");
+    std::istringstream words(names ? names : "");
+    std::set<std::string> found;
+    for (std::string name; std::getline(words, name, ',');) found.insert(name);
+    return found;
+  }();
+  return lacking.count(capability) > 0;
+}
+
+void check_dtype(at::ScalarType dtype) {
+  const char* name = dtype == at::kDouble ? "float64" : dtype == at::kFloat ? "float32" : dtype == at::kHalf ? "float16"
+      : dtype == at::kBFloat16 ? "bfloat16" : dtype == at::kComplexFloat ? "complex64"
+      : dtype == at::kComplexDouble ? "complex128" : "";
+  TORCH_CHECK_TYPE(!lacks(name), "this device has no ", name, " (AUTOGRAD_LOOPBACK_LACKS)");
+}
+
 // ---- Tensors
 
 constexpr c10::DispatchKeySet kKeys(c10::DispatchKey::PrivateUse1);
@@ -187,6 +211,7 @@ Tensor empty(
     Optional<bool>,
     Optional<at::MemoryFormat> format) {
   TORCH_CHECK(!layout || *layout == at::kStrided, "there are only strided tensors on this device");
+  check_dtype(c10::dtype_or_default(dtype));
   c10::DeviceGuard guard(c10::device_or_default(device));
   return at::detail::empty_generic(size, &allocator, kKeys, c10::dtype_or_default(dtype), format);
 }
@@ -198,6 +223,7 @@ Tensor empty_strided(
     Optional<at::Layout>,
     Optional<Device> device,
     Optional<bool>) {
+  check_dtype(c10::dtype_or_default(dtype));
   c10::DeviceGuard guard(c10::device_or_default(device));
   return at::detail::empty_strided_generic(size, stride, &allocator, kKeys, c10::dtype_or_default(dtype));
 }
@@ -245,6 +271,7 @@ class OnCPU {
     TORCH_CHECK_NOT_IMPLEMENTED(t.layout() == at::kStrided, "there are only strided tensors on this device");
     for (const auto& [own, alias] : tensors_)
       if (alias.is_same(t)) return own;
+    check_dtype(t.scalar_type());
     for (const auto& [own, alias] : tensors_)
       if (alias.storage().unsafeGetStorageImpl() == t.storage().unsafeGetStorageImpl())
         return tensor_over(own.storage(), own.key_set(), t, c10::TensorImpl::VIEW);
@@ -323,6 +350,9 @@ void fallback(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
       return t;
     });
     if (value.isDevice()) named = value.toDevice();
+    TORCH_CHECK_NOT_IMPLEMENTED(
+        !lacks("random") || op.schema().arguments()[i].name() != "generator",
+        "this device has no random numbers (AUTOGRAD_LOOPBACK_LACKS)");
   }
 
 #if !TORCH_AT_LEAST(2, 4)
