@@ -92,6 +92,17 @@ def test_a_lacking_capability_is_probed():
 
 
 @needs_loopback
+@pytest.mark.parametrize("lacking", ["float64", "float16,bfloat16,complex64,complex128", "random"])
+def test_nothing_fails_on_a_device_that_lacks_what_claims_need(lacking):
+    chapters = ["leaves", "grad_dtypes", "hooks", "devices"]
+    paths = [f"specs/{chapter}.py" for chapter in chapters]
+    done = pytest_run("--device=loopback", "--profile=quick", "--observed", *paths, AUTOGRAD_LOOPBACK_LACKS=lacking)
+    assert done.returncode == 0, done.stdout
+    first = lacking.partition(",")[0]
+    assert any("not applicable: needs" in line and first in line for line in done.stdout.splitlines())
+
+
+@needs_loopback
 def test_each_worker_takes_its_own_of_several_devices():
     kind = torch.loopback
     before = kind.current_device()

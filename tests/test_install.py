@@ -10,6 +10,7 @@ import pytest
 import specs
 from specs.verdicts.pages import ROOT
 
+from . import loopback
 from .installed import Environment
 
 OPTIONS = ("--device", "cpu", "--profile", "quick", "-p", "no:cacheprovider", "--ledger")
@@ -75,6 +76,14 @@ def test_without_a_chapter_all_are_run_and_the_cache_is_here(installed):
     assert "1 of 1 claims hold" in done.stdout, done.stdout + done.stderr
     assert f"1 passed, {number - 1} deselected" in done.stdout
     assert (installed.work / ".pytest_cache").is_dir()
+
+
+@pytest.mark.skipif(not loopback(), reason="there is no loopback device here")
+def test_the_loopback_device_comes_along(installed):
+    options = ("--device", "loopback", "-p", "no:cacheprovider", "autograd_conformance.accumulation")
+    done = installed.run("autograd-conformance", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "loopback" in done.stdout
 
 
 def test_examples_and_their_scripts_are_those_of_the_checkout(installed):
