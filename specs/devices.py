@@ -17,6 +17,7 @@ def places(device):
 
 
 PLACE = st.integers(0, 2)  # which of the places
+APART = st.sampled_from([(0, 1), (1, 0), (0, 2), (2, 0)])  # two of them that are certainly not the same
 
 
 def assigned(x, place):
@@ -64,29 +65,24 @@ def spec_a_copy_to_another_device_passes_the_gradient_back(world, v, start, jour
     ],
     needs=["accelerator"],
 )
-@given(v=values(), start=PLACE, end=PLACE, move=st.sampled_from(list(MOVES)), first=st.booleans())
-def spec_a_copy_of_a_leaf_is_a_result_on_its_own_device(world, v, start, end, move, first):
+@given(v=values(), way=APART, move=st.sampled_from(list(MOVES)), required=st.booleans())
+def spec_a_copy_of_a_leaf_is_a_result_on_its_own_device(world, v, way, move, required):
     """A copy on another device of a leaf that requires grad is no leaf; a .grad that it retains is on its own device.
     A copy of a tensor that doesn't require grad is a leaf, and can be made to."""
-    here, there = places(world.device)[start], places(world.device)[end]
-    x = world.constant(v).to(here).requires_grad_(first)
+    here, there = (places(world.device)[place] for place in way)
+    x = world.constant(v).to(here).requires_grad_(required)
 
-    y = x if move == "x.to(place)" and here == there else MOVES[move](x, there)
-    if y is x:
-        y = x * 1 if first else x
-    else:
-        same(y.is_leaf, not first, why=f"x.requires_grad is {first}")
-    if first:
+    y = MOVES[move](x, there)
+    same([y.requires_grad, y.is_leaf], [required, not required], why=f"x.requires_grad is {required}")
+    if required:
         y.retain_grad()
     else:
         y.requires_grad_()
     (y * 3).sum().backward()
 
     same(y.grad, torch.full(x.shape, 3, dtype=x.dtype, device=there), why="the gradient of 3y, where y is")
-    if first:
-        same(x.grad, torch.full(x.shape, 3, dtype=x.dtype, device=here), why="the gradient of 3x, where x is")
-    elif y is not x:
-        same(x.grad, None, why="x doesn't require grad")
+    gradient = torch.full(x.shape, 3, dtype=x.dtype, device=here)
+    same(x.grad, gradient if required else None, why="the gradient of 3x, where x is, if x requires grad")
 
 
 @claim(cites=["torch_tensor/grad-accumulates"], needs=["accelerator", "float64"])
