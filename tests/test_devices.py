@@ -16,12 +16,13 @@ from specs.verdicts import devices
 from . import loopback
 
 ROOT = Path(__file__).parents[1]
+CHEAP = "specs/mode_blocks.py"
 needs_loopback = pytest.mark.skipif(not loopback(), reason="there is no loopback device here")
 
 
-def pytest_run(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def pytest_run(*options: str, profile: str = "quick", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *options],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--profile={profile}", *options],
         cwd=ROOT,
         env=os.environ | environment,
         capture_output=True,
@@ -39,23 +40,23 @@ def pytest_run(*options: str, **environment: str) -> subprocess.CompletedProcess
 )
 def test_a_loopback_device_that_cannot_be_built_is_told_in_a_sentence(tmp_path, compiler, telling):
     hidden = {"CXX": compiler, "TORCH_EXTENSIONS_DIR": str(tmp_path)}
-    done = pytest_run("--device", "loopback", "specs/mode_blocks.py", **hidden)
+    done = pytest_run("--device", "loopback", CHEAP, **hidden)
     assert done.returncode == 4
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
     assert telling in line
     assert "Traceback" not in done.stderr
 
-    done = pytest_run("--require-device", "loopback", "specs/mode_blocks.py", **hidden)
+    done = pytest_run("--require-device", "loopback", CHEAP, **hidden)
     assert done.returncode == 4
     assert "'loopback' is required, but there is no loopback device" in done.stderr
 
-    done = pytest_run("--device", "cpu", "--device", "loopback", "specs/mode_blocks.py", **hidden)
+    done = pytest_run("--device", "cpu", "--device", "loopback", CHEAP, **hidden)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "loopback  not run: no loopback device: " in done.stdout
 
 
 def test_a_failed_build_leaves_its_log_and_nothing_else(tmp_path):
-    pytest_run("--device", "loopback", "specs/mode_blocks.py", CXX="false", TORCH_EXTENSIONS_DIR=str(tmp_path))
+    pytest_run("--device", "loopback", CHEAP, CXX="false", TORCH_EXTENSIONS_DIR=str(tmp_path))
     left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
     assert left == ["failed.txt"]
 
@@ -63,7 +64,7 @@ def test_a_failed_build_leaves_its_log_and_nothing_else(tmp_path):
 def test_a_cache_that_cannot_be_written_is_told_in_a_sentence(tmp_path):
     blocked = tmp_path / "a file"
     blocked.write_text("")
-    done = pytest_run("--device", "loopback", "specs/mode_blocks.py", TORCH_EXTENSIONS_DIR=str(blocked))
+    done = pytest_run("--device", "loopback", CHEAP, TORCH_EXTENSIONS_DIR=str(blocked))
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
 
@@ -96,7 +97,7 @@ def test_a_lacking_capability_is_probed():
 def test_nothing_fails_on_a_device_that_lacks_what_claims_need(lacking):
     chapters = ["leaves", "grad_dtypes", "hooks", "devices"]
     paths = [f"specs/{chapter}.py" for chapter in chapters]
-    done = pytest_run("--device=loopback", "--profile=quick", "--observed", *paths, AUTOGRAD_LOOPBACK_LACKS=lacking)
+    done = pytest_run("--device=loopback", "--observed", *paths, AUTOGRAD_LOOPBACK_LACKS=lacking)
     assert done.returncode == 0, done.stdout
     first = lacking.partition(",")[0]
     assert any("not applicable: needs" in line and first in line for line in done.stdout.splitlines())
@@ -131,8 +132,8 @@ def test_show_prints_a_script_that_runs_on_the_device(device):
 
 @needs_loopback
 def test_random_programs_run_on_it(tmp_path):
-    options = ["--profile=fuzz", "--budget=3s", "--device=loopback", f"--findings={tmp_path}"]
-    done = pytest_run(*options)
+    options = ["--budget=3s", "--device=loopback", f"--findings={tmp_path}"]
+    done = pytest_run(*options, profile="fuzz")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no difference between PyTorch and the tape" in done.stdout
 
