@@ -4,12 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SHAPES, claim, raises, same, silent, values, warns
+from .kit import NONEMPTY, claim, raises, same, silent, values, warns
 from .kit.choices import some_of
 from .kit.layers import Mix, Times
-
-NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
-
 
 KINDS = ("leaf", "result", "constant", "number", "text", "nothing")
 

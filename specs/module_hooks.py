@@ -4,10 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SHAPES, claim, raises, same, values
+from .kit import NONEMPTY, claim, raises, same, values
 from .kit.layers import Mix, Times
-
-NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
 
 
 @claim(cites=["torch_nn/forward-pre-hook-changes-the-input", "torch_nn/hook-handle-removes-the-hook"])

@@ -4,9 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from .kit import SHAPES, WRITABLE, claim, raises, same, values
+from .kit import NONEMPTY, WRITABLE, claim, raises, same, values
 
-NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
 ONE_TO_THREE = st.lists(values(layouts=WRITABLE), min_size=1, max_size=3)
 
 

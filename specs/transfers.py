@@ -1,17 +1,17 @@
 """What goes from device to device as a whole: pinned memory, saved tensors, modules and their optimizers."""
 
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.autograd.graph import save_on_cpu
 
 from .devices import PLACE, places
-from .kit import SHAPES, claim, same, values
+from .kit import NONEMPTY, claim, same, values
 from .kit.choices import some_of
 from .kit.modules import networks
 from .saved_tensors import EXACT, READABLE
-
-NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
 
 
 @claim(cites=["cuda_semantics/pinned-memory-is-copied-from-without-waiting"], needs=["pinned-memory"])
@@ -114,12 +114,7 @@ def spec_layers_on_several_devices_learn_together(world, weights, path, passes):
         y.sum().backward()
         sgd.step()
 
-        slopes = []
-        for n in range(len(expected)):
-            product = 1.0
-            for other, weight in enumerate(expected):
-                product *= weight if other != n else 1.0
-            slopes.append(product)
+        slopes = [math.prod(expected[:n] + expected[n + 1 :]) for n in range(len(expected))]
         expected = [weight - 0.5 * slope for weight, slope in zip(expected, slopes)]
     for layer, weight, place in zip(layers, expected, path):
         same(layer.weight.item(), weight, why="the step takes half of the product of the other weights off")

@@ -34,6 +34,7 @@ SHAPES = (
     (24,),
     (1, 2, 1, 2),
 )
+NONEMPTY = tuple(shape for shape in SHAPES if 0 not in shape)
 LAYOUTS = ("contiguous", "offset", "strided", "transposed", "expanded")
 DTYPES = ("float64", "float32")
 SMALL_DTYPES = ("float64", "float32", "bfloat16", "float16")  # for integers up to 256
